@@ -1,0 +1,69 @@
+"""Decisions about one image, and their written form: composition and route strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["progressive", "composite"]
+Verdict = Literal["single", "mixture", "clean", "unknown"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the classifier says about one image.
+
+    Args:
+        verdict: single | mixture | clean | unknown.
+        adapters: (name, weight) pairs; in order of application for progressive, sorted by name for composite.
+        mode: how several adapters are combined.
+        scores: cosine similarity to every reference direction of the bank, by name.
+        amplitudes: explained amplitude per direction (sparse code times the direction's norm), by name.
+        energy: detection statistic of the image; clean images lie below ``1``.
+        residual: share of the energy that no reference explains, in [0, 1].
+    """
+
+    verdict: Verdict
+    adapters: tuple[tuple[str, float], ...] = ()
+    mode: Mode = "progressive"
+    scores: dict[str, float] = field(default_factory=dict)
+    amplitudes: dict[str, float] = field(default_factory=dict)
+    energy: float = 0.0
+    residual: float = 0.0
+
+    @property
+    def route(self) -> str:
+        """What routing uses: the names only, joined by ``>`` (progressive) or ``+`` (composite)."""
+        return _separator(self.mode).join(name for name, _ in self.adapters)
+
+    @property
+    def composition(self) -> str:
+        """Names with weights to two decimals, ``haze:1.00>noise:1.00``; empty for none."""
+        return _separator(self.mode).join(f"{name}:{weight:.2f}" for name, weight in self.adapters)
+
+
+def _separator(mode: Mode) -> str:
+    return ">" if mode == "progressive" else "+"
+
+
+def parse_composition(text: str) -> tuple[tuple[tuple[str, float], ...], Mode]:
+    """Read a composition string back into (name, weight) pairs and the mode.
+
+    Raises:
+        ValueError: not of the form ``name:weight`` joined by ``>`` or ``+``.
+    """
+    if not text:
+        return (), "progressive"
+    mode: Mode = "composite" if "+" in text else "progressive"
+    pairs = []
+    for part in text.split(_separator(mode)):
+        name, colon, weight = part.rpartition(":")
+        if not colon or not name:
+            raise ValueError(f"not a composition: {text!r}")
+        pairs.append((name, float(weight)))
+    return tuple(pairs), mode
+
+
+def parse_route(route: str) -> tuple[str, ...]:
+    """Return the adapter names of a route."""
+    return tuple(n for n in route.replace("+", ">").split(">") if n)

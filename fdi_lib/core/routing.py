@@ -1,0 +1,204 @@
+"""Which images travel together, and which worker gets them: pure decisions, made on tiny rows.
+
+Rows are grouped by route into bounded units; a unit goes to a worker that already holds the route's adapters, a hot
+route spreads over idle workers, and no route waits for ever. Does NOT know Ray, storage or models: a worker is a number
+and a guess of what it holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fdi_lib.core.decision import parse_route
+
+TRIES = 3  # times that a unit may take its worker down before its images are given up
+PATIENCE = 8  # units per worker that may overtake a waiting one
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Decision rows of one route that are worked on, and committed, together.
+
+    Args:
+        route: names of the adapters; empty when no model is needed.
+        rows: ``records.DECISION`` rows.
+        tries: how often it was sent, this time included.
+        since: number of units sent before this one was ready.
+    """
+
+    route: str
+    rows: pa.Table
+    tries: int = 1
+    since: int = 0
+
+
+@dataclass
+class Worker:
+    """What the router believes of one worker.
+
+    Args:
+        key: its number.
+        capacity: adapters that it keeps loaded.
+        limit: units that it may have in flight.
+        adapters: what it holds, least recently used first.
+        in_flight: units that were sent and have not come back.
+    """
+
+    key: int
+    capacity: int
+    limit: int = 2
+    adapters: list[str] = field(default_factory=list)
+    in_flight: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether another unit may be sent."""
+        return self.in_flight < self.limit
+
+    def missing(self, route: str) -> int:
+        """Adapters of the route that would have to be loaded."""
+        return len(set(parse_route(route)) - set(self.adapters))
+
+    def assign(self, route: str) -> int:
+        """Note a unit that was sent; return how many adapters it makes the worker load."""
+        loads = self.missing(route)
+        names = parse_route(route)
+        kept = [name for name in self.adapters if name not in names]
+        self.adapters = (kept + list(dict.fromkeys(names)))[-max(self.capacity, len(names)) :]
+        self.in_flight += 1
+        return loads
+
+
+class Backlog:
+    """Rows that wait: grouped by route, cut into units, bounded.
+
+    Args:
+        unit_images: most images of a unit.
+        unit_pixels: most pixels of a unit (one image may exceed it alone).
+        limit: images that may wait; the owner stops pulling when ``full``.
+        max_age_s: longest time that an incomplete unit waits for more images of its route.
+    """
+
+    def __init__(self, unit_images: int = 32, unit_pixels: int = 64_000_000, limit: int = 4096, max_age_s: float = 5.0):
+        self.unit_images, self.unit_pixels, self.limit, self.max_age_s = unit_images, unit_pixels, limit, max_age_s
+        self.ready: deque[Unit] = deque()
+        self.images = 0
+        self.sent = 0
+        self._partial: dict[str, tuple[pa.Table, float]] = {}  # route: rows, time of the oldest; oldest route first
+
+    @property
+    def full(self) -> bool:
+        """Whether no more rows should be added now."""
+        return self.images >= self.limit
+
+    def add(self, rows: pa.Table, now: float) -> None:
+        """Take in decision rows of any routes; units that become complete are ready at once."""
+        self.images += rows.num_rows
+        for route in pc.unique(rows["route"]).to_pylist():
+            added = rows.filter(pc.equal(rows["route"], route))
+            waiting, since = self._partial.pop(route, (None, now))
+            added = added if waiting is None else pa.concat_tables([waiting, added])
+            while (cut := self._cut(added)) < added.num_rows or cut == self.unit_images:
+                self._make_ready(route, added.slice(0, cut))
+                added, since = added.slice(cut), now
+                if added.num_rows == 0:
+                    break
+            if added.num_rows:
+                self._partial[route] = (added.combine_chunks(), since)
+
+    def flush(self, now: float, *, closed: bool = False) -> None:
+        """Make incomplete units ready: those too old; all at the stream's end; the oldest when the backlog is full."""
+        for route, (rows, since) in sorted(self._partial.items(), key=lambda item: item[1][1]):
+            if closed or now - since >= self.max_age_s or (self.full and not self.ready):
+                del self._partial[route]
+                self._make_ready(route, rows)
+
+    def take(self, index: int) -> Unit:
+        """Remove a ready unit, to send it."""
+        unit = self.ready[index]
+        del self.ready[index]
+        self.images -= unit.rows.num_rows
+        self.sent += 1
+        return unit
+
+    def put_back(self, units: Sequence[Unit]) -> None:
+        """Return units whose worker went away; they go first."""
+        self.images += sum(unit.rows.num_rows for unit in units)
+        self.ready.extendleft(reversed(units))
+
+    def _cut(self, rows: pa.Table) -> int:
+        """How many of the first rows make the largest allowed unit."""
+        pixels = np.cumsum(_pixels(rows))
+        return max(1, min(self.unit_images, int(np.searchsorted(pixels, self.unit_pixels, side="right"))))
+
+    def _make_ready(self, route: str, rows: pa.Table) -> None:
+        self.ready.append(Unit(route, rows, since=self.sent))
+
+
+def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | None:
+    """Pick the next ready unit that needs a model, and its worker.
+
+    In this order: a unit overtaken too often goes anywhere; a unit whose adapters a free worker holds; a unit that
+    nobody holds, where it evicts least; a unit whose holders are all busy, to an idle worker (the route spreads).
+
+    Returns:
+        Index into ``backlog.ready`` and the worker, or None when nothing should be sent now.
+    """
+    free = [worker for worker in workers if worker.free]
+    if not free:
+        return None
+    units = [(index, unit) for index, unit in enumerate(backlog.ready) if unit.route]
+    routes: dict[str, int] = {}
+    for index, unit in units:
+        if backlog.sent - unit.since > PATIENCE * len(workers):
+            return index, _cheapest(unit.route, free)
+        routes.setdefault(unit.route, index)
+    for route, index in routes.items():
+        holders = [worker for worker in free if not worker.missing(route)]
+        if holders:
+            return index, min(holders, key=lambda worker: worker.in_flight)
+    for route, index in routes.items():
+        if all(worker.missing(route) for worker in workers):
+            return index, _cheapest(route, free)
+    idle = [worker for worker in free if worker.in_flight == 0]
+    for route, index in routes.items():
+        if idle:
+            return index, _cheapest(route, idle)
+    return None
+
+
+def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:
+    """The worker with the least to do, then with the fewest evictions, then with the fewest loads."""
+
+    def cost(worker: Worker) -> tuple[int, int, int]:
+        missing = worker.missing(route)
+        return worker.in_flight, max(0, len(worker.adapters) + missing - worker.capacity), missing
+
+    return min(workers, key=cost)
+
+
+def after_loss(unit: Unit) -> list[Unit]:
+    """What to send again after a unit took its worker down: the unit, its halves, or nothing.
+
+    From the second loss on a unit is halved, so that a guilty image ends up alone; alone it has ``TRIES`` tries in all.
+    An empty list means that this one image is given up.
+    """
+    count = unit.rows.num_rows
+    if count == 1:
+        return [replace(unit, tries=unit.tries + 1)] if unit.tries < TRIES else []
+    if unit.tries == 1:
+        return [replace(unit, tries=2)]
+    half = count // 2
+    return [replace(unit, rows=rows, tries=2) for rows in (unit.rows.slice(0, half), unit.rows.slice(half))]
+
+
+def _pixels(rows: pa.Table) -> np.ndarray:
+    """Pixels of each row, int64; 0 where the size is unknown."""
+    width, height = (pc.fill_null(rows[name], 0).to_numpy().astype(np.int64) for name in ("width", "height"))
+    return np.asarray(width * height)

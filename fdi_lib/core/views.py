@@ -1,0 +1,94 @@
+"""The two looks the encoder takes at an image: the whole of it, reduced, and crops at native resolution.
+
+Fine noise and JPEG blocks vanish when a scan is reduced; haze and fading don't show in a crop. A crop can be shown as
+its detail, local mean removed and amplified: a small encoder learns fine damage several times faster from that. Pure
+arrays; this module does not know the encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import uniform_filter
+
+_GRID = 8  # crops start on multiples of the JPEG block, so that blocks look alike in every crop
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Size and number of views.
+
+    Args:
+        size_px: side of every view.
+        crops: native-resolution crops (1, or a square number: one at the centre of each cell of a regular grid).
+        detail_gain: crops become ``128 + gain * (crop - local mean)``; 0 shows them as they are.
+    """
+
+    size_px: int = 96
+    crops: int = 4
+    detail_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a number of crops that no square grid has."""
+        if round(self.crops**0.5) ** 2 != self.crops:
+            raise ValueError(f"crops must be a square number, not {self.crops}")
+
+    @property
+    def count(self) -> int:
+        """Views of one image: the whole and the crops."""
+        return 1 + self.crops
+
+
+def to_rgb8(pixels: np.ndarray) -> np.ndarray:
+    """Return HW or HW3, uint8 or uint16, as HW3 uint8 RGB (16 bits are rounded, grey is repeated)."""
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return pixels
+
+
+def make_views(pixels: np.ndarray, spec: ViewSpec) -> np.ndarray:
+    """Return the views of an image.
+
+    Args:
+        pixels: HW (grey) or HW3 (RGB), uint8 or uint16.
+        spec: size and number.
+
+    Returns:
+        uint8 array V,S,S,3 RGB: the whole image reduced to S x S (its aspect ratio given up), then the crops.
+    """
+    size = spec.size_px
+    height, width = pixels.shape[:2]
+    whole = Image.fromarray(np.ascontiguousarray(to_rgb8(pixels))).resize((size, size), Image.Resampling.BOX)
+    views = [np.asarray(whole)]
+    cells = round(spec.crops**0.5)
+    for row in range(cells):
+        for column in range(cells):
+            y = _start((2 * row + 1) * height // (2 * cells), height, size)
+            x = _start((2 * column + 1) * width // (2 * cells), width, size)
+            crop = _padded(to_rgb8(pixels[y : y + size, x : x + size]), size)
+            views.append(_detail(crop, spec.detail_gain) if spec.detail_gain else crop)
+    return np.stack(views)
+
+
+def _detail(crop: np.ndarray, gain: float) -> np.ndarray:
+    """A crop's detail: what differs from the mean of 5 x 5 pixels, amplified around mid-grey; uint8."""
+    values = crop.astype(np.float32)
+    smooth = uniform_filter(values, size=(5, 5, 1), mode="reflect")
+    return np.clip(128 + gain * (values - smooth), 0, 255).astype(np.uint8)
+
+
+def _start(centre: int, side: int, size: int) -> int:
+    """First pixel of a crop of ``size`` around ``centre``, on the block grid and inside ``side``."""
+    return max(0, min(centre - size // 2, side - size)) // _GRID * _GRID
+
+
+def _padded(crop: np.ndarray, size: int) -> np.ndarray:
+    """Mirror a crop of a small image up to ``size``."""
+    height, width = crop.shape[:2]
+    if height == size and width == size:
+        return crop
+    return np.pad(crop, ((0, size - height), (0, size - width), (0, 0)), mode="symmetric")

@@ -1,0 +1,266 @@
+"""The five kinds of manifest, each a composition of the blocks in ``settings.py``, and the rules between blocks.
+
+Does NOT know files, lines or overrides (``load.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, Strict, field_validator, model_validator
+
+from fdi_lib.manifest.locations import Location, SafeText, is_inside, problem
+from fdi_lib.manifest.settings import (
+    Checkpoint,
+    ClassifySettings,
+    GateSettings,
+    Limits,
+    ModelSettings,
+    Name,
+    OutputSettings,
+    Pools,
+    RestoreSettings,
+    Settings,
+    SourceSettings,
+)
+
+Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
+
+
+def _check_apart(read: str, written: str, read_endpoint: str | None = None, write_endpoint: str | None = None, *,
+                 key: str, read_key: str) -> None:  # fmt: skip
+    """Refuse a place to write that overlaps with what is read: sources are masters."""
+    remedy = "write to a folder or prefix beside it"
+    if is_inside(written, read, write_endpoint, read_endpoint):
+        raise problem(f"lies inside {read_key} ({read})", key=key, remedy=remedy)
+    if is_inside(read, written, read_endpoint, write_endpoint):
+        raise problem(f"contains {read_key} ({read})", key=key, remedy=remedy)
+
+
+class RestoreManifest(Settings):
+    """A restoration: what ``fdi restore`` and ``fdi plan`` take."""
+
+    kind: Literal["restore"] = Field(description="Kind of this manifest.")
+    source: SourceSettings = Field(description="What is read; nothing is ever written below it.")
+    output: OutputSettings = Field(description="Where results go.")
+    models: ModelSettings = Field(default=ModelSettings(), description="Which models restore.")
+    classify: ClassifySettings = Field(default=ClassifySettings(), description="How a degradation is recognised.")
+    restore: RestoreSettings = Field(default=RestoreSettings(), description="How an image is restored.")
+    gates: GateSettings = Field(default=GateSettings(), description="Do-no-harm checks.")
+    pools: Pools = Field(default=Pools(), description="What each stage may use; may change between runs.")
+    limits: Limits = Field(default=Limits(), description="When to stop; may change between runs.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        source, output = self.source, self.output
+        _check_apart(source.uri, output.uri, source.storage.endpoint_url, output.storage.endpoint_url,
+                     key="output.uri", read_key="source.uri")  # fmt: skip
+        return self
+
+
+def _data_from_environment() -> str:
+    return os.environ.get("FDI_DATA", "")
+
+
+class DataSettings(Settings):
+    """Pictures to learn from or to measure on."""
+
+    uri: Location = Field(
+        default_factory=_data_from_environment, validate_default=True,
+        description="Folder or prefix of the pictures; without it the environment variable FDI_DATA.",
+    )  # fmt: skip
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        if value in ("", None):
+            raise problem("no data given", remedy="add data.uri=FOLDER to the command, or set FDI_DATA")
+        return value
+
+
+class TrainDataSettings(DataSettings):
+    """Training data: pairs, shards of pairs, or clean pictures that are degraded on the fly."""
+
+    kind: Literal["pairs", "shards", "clean"] = Field(
+        default="clean",
+        description="Folders `degraded/` and `clean/`, shards of such pairs, or clean pictures with a recipe.",
+    )
+    degradation: Name | None = Field(default=None, description="clean: the recipe; null takes the task's name.")
+    degradations: Names = Field(default=(), description="clean: the recipes that an encoder learns to tell apart.")
+    pictures: SafeText = Field(
+        default="docs/training-data.tsv", description="clean: table of pictures; its train split is used."
+    )
+    validation_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of pictures held out; the split is by picture."
+    )
+
+
+class TrainModels(Settings):
+    """What an adapter is trained against; both stay frozen."""
+
+    encoder: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
+    base: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
+    bank: Location | None = Field(default=None, description="Bank that holds the task's FDI; null is the preset's.")
+
+
+class CheckpointingSettings(Settings):
+    """Where an interrupted training goes on."""
+
+    every_steps: int = Field(
+        default=500, ge=1, description="Steps between two checkpoints: what a crash costs at most."
+    )
+    uri: Location | None = Field(
+        default=None, description="Folder or prefix; null is `checkpoints/` beside the output."
+    )
+
+
+class TrainManifest(Settings):
+    """A training: an adapter, or the compact base or encoder."""
+
+    kind: Literal["train"] = Field(description="Kind of this manifest.")
+    model: Literal["base", "encoder", "adapter"] = Field(default="adapter", description="What is trained.")
+    task: Name | None = Field(default=None, description="adapter: name of the degradation that it undoes.")
+    data: TrainDataSettings = Field(description="Pictures to learn from.")
+    models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
+    output: Location = Field(description="Folder of the trained weights.")
+    steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
+    batch: int = Field(default=16, ge=1, description="Global batch, shared by the workers.")
+    crop_px: int = Field(default=128, ge=32, multiple_of=8, description="Side of a training crop.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak rate of AdamW; warm-up, then cosine decay.")
+    init: Literal["input", "noised_input"] = Field(
+        default="input", description="adapter: where its sampling starts; kept in its config."
+    )
+    start_t: float = Field(
+        default=0.35, gt=0, le=1, description="adapter: level of the start, share of the schedule; kept in its config."
+    )
+    workers: int | Annotated[tuple[int, int], Strict(False)] = Field(
+        default=1, description="Workers, or [fewest, most] for an elastic group."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of crops, degradations and noise by sample index.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Arithmetic of the forward pass.")
+    checkpoint: CheckpointingSettings = Field(
+        default=CheckpointingSettings(), description="Where an interrupted training goes on."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.model == "adapter" and self.task is None:
+            raise problem("an adapter needs the name of its task", key="task", remedy="set task: noise, say")
+        if self.model == "encoder" and len(self.data.degradations) < 2:
+            remedy = "list the degradations to tell apart"
+            raise problem("an encoder needs at least two", key="data.degradations", remedy=remedy)
+        low, high = self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+        if not 1 <= low <= high:
+            raise problem("not a number of workers", key="workers", remedy="use 2, or [1, 8] for fewest and most")
+        _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
+        return self
+
+
+class PairSettings(Settings):
+    """Reference pairs of one degradation."""
+
+    task: Name = Field(description="Name of the degradation.")
+    uri: Location = Field(description="Folder or prefix with `degraded/` and `clean/`, paired by name.")
+
+
+class BankModels(Settings):
+    """The encoder whose features the bank holds."""
+
+    encoder: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
+
+
+class SyntheticPairSettings(DataSettings):
+    """Reference pairs made from listed clean pictures, split by picture into references and held-out references."""
+
+    pictures: SafeText = Field(default="docs/training-data.tsv", description="Table of pictures.")
+    degradations: Names = Field(min_length=1, description="Names of the bank's degradations.")
+    tile_px: int = Field(default=256, ge=96, multiple_of=8, description="Side of the largest tiles.")
+    clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
+
+
+class BankManifest(Settings):
+    """A reference bank from (degraded, clean) pairs."""
+
+    kind: Literal["bank"] = Field(description="Kind of this manifest.")
+    pairs: Annotated[tuple[PairSettings, ...], Strict(False)] = Field(default=(), description="Reference pairs.")
+    synthetic: SyntheticPairSettings | None = Field(default=None, description="Make the pairs instead of reading them.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of synthetic degradations.")
+    models: BankModels = Field(default=BankModels(), description="The encoder.")
+    output: Location = Field(description="Where the bank is written.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if bool(self.pairs) == bool(self.synthetic):
+            remedy = "name reference pairs, or how to make them"
+            raise problem("give either pairs or synthetic", key="pairs", remedy=remedy)
+        names = [pair.task for pair in self.pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise problem(f"{twice} appears twice", key="pairs", remedy="put its pairs into one folder")
+        return self
+
+
+class EvaluateDataSettings(DataSettings):
+    """What is measured: pictures degraded by a fixed protocol, or folders of pairs."""
+
+    kind: Literal["synthetic", "folders"] = Field(
+        default="synthetic", description="Degrade test pictures, or read `NAME/degraded/` and `NAME/clean/`."
+    )
+    degradations: Names = Field(
+        default=("noise", "jpeg", "haze", "low_light", "scratch"), min_length=1, description="Names measured."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of tiles and severities.")
+    pictures: SafeText = Field(
+        default="docs/training-data.tsv", description="synthetic: table of pictures; its test split is used."
+    )
+    tile_px: int = Field(default=256, ge=64, multiple_of=8, description="synthetic: side of a tile.")
+    tiles_per_degradation: int = Field(
+        default=66, ge=1, description="synthetic: tiles of each degradation, spread evenly over the pictures."
+    )
+    tiles_per_mixture: int = Field(default=22, ge=1, description="synthetic: tiles of each two-fold mixture.")
+    clean_tiles: int = Field(default=400, ge=0, description="synthetic: tiles without damage, for false positives.")
+
+
+class EvaluateManifest(Settings):
+    """Restored against reference: a table and ``metrics.json``."""
+
+    kind: Literal["evaluate"] = Field(description="Kind of this manifest.")
+    data: EvaluateDataSettings = Field(description="What is measured.")
+    models: ModelSettings = Field(default=ModelSettings(), description="Which models restore.")
+    classify: ClassifySettings = Field(default=ClassifySettings(), description="How a degradation is recognised.")
+    restore: RestoreSettings = Field(default=RestoreSettings(), description="How an image is restored.")
+    output: Location = Field(description="Folder of the table, `metrics.json` and the contact sheet.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
+        return self
+
+
+Section = Literal["job", "plain", "routing", "growth", "control_plane", "full_size"]
+
+
+class BenchManifest(Settings):
+    """Throughput and overhead tables."""
+
+    kind: Literal["bench"] = Field(description="Kind of this manifest.")
+    source: SourceSettings | None = Field(default=None, description="Images to run on; null makes the demo's archive.")
+    models: ModelSettings = Field(default=ModelSettings(), description="Which models restore.")
+    restore: RestoreSettings = Field(default=RestoreSettings(), description="How an image is restored.")
+    pools: Pools = Field(default=Pools(), description="What each stage may use.")
+    sections: Annotated[tuple[Section, ...], Strict(False)] = Field(
+        default=("job", "plain"), min_length=1, description="Tables to make."
+    )
+    repeats: int = Field(default=7, ge=1, description="Interleaved pairs of runs; the median is reported.")
+    output: Location = Field(description="Folder of `bench.json` and the tables.")
+
+
+Manifest = RestoreManifest | TrainManifest | BankManifest | EvaluateManifest | BenchManifest
+KINDS: dict[str, type[Manifest]] = {
+    "restore": RestoreManifest,
+    "train": TrainManifest,
+    "bank": BankManifest,
+    "evaluate": EvaluateManifest,
+    "bench": BenchManifest,
+}

@@ -1,0 +1,256 @@
+"""The blocks that manifests are made of: frozen values, units in names, bounds beside defaults, the reason at each key.
+
+Does NOT know files, lines or overrides (``load.py``), nor which blocks a kind of manifest holds (``kinds.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from fdi_lib.manifest.locations import Location, SafeText, problem
+
+Auto = Literal["auto"]
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+]  # no '+', '>' or ':': they separate names in a composition
+
+
+class Settings(BaseModel):
+    """Base of every block: immutable, nothing unknown, nothing converted silently, values never echoed by pydantic."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+
+class StorageSettings(Settings):
+    """How to reach an S3-compatible store. Never credentials."""
+
+    endpoint_url: SafeText | None = Field(
+        default=None, description="S3 endpoint; null takes AWS_ENDPOINT_URL, or AWS itself."
+    )
+    region: str | None = Field(default=None, description="S3 region; null takes the environment's or the profile's.")
+
+
+class SourceSettings(Settings):
+    """What is read. Nothing is ever written below it."""
+
+    uri: Location = Field(description="Folder, prefix or inventory that holds the images; read only.")
+    format: Literal["auto", "webdataset", "parquet", "files", "inventory"] = Field(
+        default="auto",
+        description="`auto` looks at the names found; `inventory` is a CSV, JSONL or Parquet list with a `uri` column.",
+    )
+    storage: StorageSettings = Field(default=StorageSettings(), description="How to reach the source.")
+
+
+class ImageSettings(Settings):
+    """File format of restored images; clean and kept images are byte copies."""
+
+    format: Literal["same", "tiff", "png", "jpeg", "jp2"] = Field(
+        default="same", description="Format of restored images only; `jp2` is reserved: this release refuses it."
+    )
+    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality, on libjpeg's scale.")
+
+    @field_validator("format")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        if value == "jp2":
+            raise problem(
+                "this release can't write JPEG 2000: its libvips has no encoder for it", remedy="use tiff or png"
+            )
+        return value
+
+
+class OutputSettings(Settings):
+    """Where results go."""
+
+    uri: Location = Field(description="Folder or prefix of this run; empty at first, and outside the source.")
+    layout: Literal["files", "webdataset", "parquet"] = Field(
+        default="files", description="One file an image, or shards."
+    )
+    image: ImageSettings = Field(default=ImageSettings(), description="File format of restored images.")
+    storage: StorageSettings = Field(default=StorageSettings(), description="How to reach the output.")
+
+
+class CheckpointSettings(Settings):
+    """A pre-trained checkpoint. A plain string is short for ``{uri: ...}``."""
+
+    uri: SafeText = Field(min_length=1, description="Path or hub id of the checkpoint (safetensors only).")
+    revision: str | None = Field(default=None, description="Pinned hub revision (commit hash); a tag can move.")
+    sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected hash of the weights file."
+    )
+
+
+def _short_form(value: Any) -> Any:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+Checkpoint = Annotated[CheckpointSettings, BeforeValidator(_short_form)]
+
+
+class ModelSettings(Settings):
+    """Which models restore."""
+
+    preset: Literal["compact", "custom"] = Field(default="compact", description="`compact` ships with the package.")
+    encoder: Checkpoint | None = Field(default=None, description="custom: BLIP-2 checkpoint.")
+    base: Checkpoint | None = Field(default=None, description="custom: SD 1.5-, SD 2.1- or SDXL-shaped checkpoint.")
+    bank: Location | None = Field(default=None, description="Reference bank; null is the preset's.")
+    adapters: Location | None = Field(
+        default=None, description="Folder or prefix with one folder per adapter; null is the preset's."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.preset == "custom":
+            for name in ("encoder", "base", "bank", "adapters"):
+                if getattr(self, name) is None:
+                    raise problem(
+                        f"preset custom needs {name}", key=name, remedy=f"set models.{name}, or use preset: compact"
+                    )
+        for name in ("encoder", "base"):
+            if self.preset == "compact" and getattr(self, name) is not None:
+                raise problem(f"preset compact brings its own {name}", key=name, remedy="set models.preset: custom")
+        return self
+
+
+class ClassifySettings(Settings):
+    """How a degradation is recognised."""
+
+    max_adapters: int = Field(default=3, ge=1, le=8, description="Most adapters for one image.")
+    clean_false_positive_rate: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="Share of clean images that may be touched; calibrated on the bank's held-out references.",
+    )
+    unknown: Literal["review", "keep"] = Field(
+        default="review", description="What to do with an image unlike anything in the bank; never guessed at."
+    )
+
+
+class RestoreSettings(Settings):
+    """How an image is restored."""
+
+    mode: Literal["progressive", "composite"] = Field(
+        default="progressive",
+        description="Adapters one after another, or all at once (needs adapters trained together).",
+    )
+    init: Literal["auto", "input", "noised_input", "ddim_inversion", "pure_noise"] = Field(
+        default="auto",
+        description="Where sampling starts; `input` is the degraded latent itself; `auto` is the adapter's own.",
+    )
+    start_t: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        default="auto", description="Noise level of the start as a share of the schedule; `auto` is the adapter's own."
+    )
+    steps: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
+        default="auto", description="Sampling steps; `auto` is the adapter's own."
+    )
+    guidance_window: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        default="auto", description="First share of the steps that is guided: max(1, ceil(window * steps)) of them."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of the noise, with the image's hash and page.")
+    strength: float = Field(default=1.0, ge=0, le=2, description="Factor on every adapter's weight.")
+    tile_px: int = Field(
+        default=512, ge=64, le=4096, multiple_of=8, description="Side of a tile; memory grows with its square."
+    )
+    overlap_px: int = Field(
+        default=128, ge=0, multiple_of=8, description="Overlap of tiles; a quarter of the tile or more hides seams."
+    )
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="`auto`: fp32 on CPU, bf16 where a GPU has it."
+    )
+    fidelity: bool = Field(default=True, description="Keep the fine detail that the latent space would lose.")
+
+    @model_validator(mode="after")
+    def _overlap(self) -> Self:
+        if self.overlap_px > self.tile_px // 2:
+            raise problem("more than half a tile", key="overlap_px", remedy=f"use at most {self.tile_px // 16 * 8}")
+        return self
+
+
+class GateSettings(Settings):
+    """Do-no-harm checks between a candidate and its source."""
+
+    enabled: bool = Field(default=True, description="Check every candidate before it is accepted.")
+    on_fail: Literal["review", "keep_original"] = Field(
+        default="review", description="What becomes of a refused candidate."
+    )
+
+
+class DecodePool(Settings):
+    """Resources of one task that reads and decodes."""
+
+    cpus: float = Field(default=1.0, gt=0, description="CPUs of one task.")
+    memory_gib: float = Field(
+        default=1.0, gt=0, description="Memory of one task, which holds one decoded image at a time."
+    )
+
+    @field_validator("cpus", "gpus", check_fields=False)
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):  # Ray's own rule for resources
+            raise problem("above 1 only whole numbers can be scheduled", remedy=f"use {int(value)} or {int(value) + 1}")
+        return value
+
+
+class _ActorPool(DecodePool):
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of one actor; a fraction shares a device.")
+    min: int = Field(default=1, ge=1, description="Actors kept even when idle.")
+    max: int = Field(default=1, ge=1, description="Actors at most; the cluster may give fewer.")
+    batch: int = Field(default=32, ge=1, le=4096, description="Fixed batch size; part of the numeric profile.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise problem("min is larger than max", key="min", remedy=f"use at most {self.max}, or raise max")
+        return self
+
+
+class ClassifyPool(_ActorPool):
+    """Resources of the actors that classify."""
+
+    memory_gib: float = Field(default=2.0, gt=0, description="Memory of one actor.")
+    max: int = Field(default=4, ge=1, description="Actors at most; the cluster may give fewer.")
+
+
+class RestorePool(_ActorPool):
+    """Resources of the actors that restore."""
+
+    memory_gib: float = Field(default=4.0, gt=0, description="Memory of one actor.")
+    max: int = Field(default=64, ge=1, description="Actors at most; the cluster may give fewer.")
+    batch: int = Field(default=8, ge=1, le=1024, description="Tiles in one forward pass; part of the numeric profile.")
+    resident_adapters: int = Field(
+        default=8, ge=1, le=1024, description="Adapters an actor keeps loaded; the least recently used goes first."
+    )
+
+
+class Pools(Settings):
+    """What each stage may use. A GPU cluster would give classify 0.2 and restore 0.8 of a GPU: both fit one device."""
+
+    decode: DecodePool = Field(default=DecodePool(), description="Tasks that read and decode.")
+    classify: ClassifyPool = Field(default=ClassifyPool(), description="Actors that classify.")
+    restore: RestorePool = Field(default=RestorePool(), description="Actors that restore.")
+
+
+class Limits(Settings):
+    """When to stop, and what to refuse."""
+
+    max_pixels_mp: float = Field(
+        default=400.0, gt=0, le=10_000, description="Larger images fail as `too_large`: decompression bombs."
+    )
+    timeout_s: float = Field(default=600.0, gt=0, description="Longest time for one image; C decoders can hang.")
+    max_failed_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="Above it the command ends with exit code 3."
+    )
+    wait_s: float = Field(
+        default=1800.0, ge=0, description="How long to wait for nodes that the cluster could still add."
+    )
+    grace_s: float = Field(default=30.0, ge=0, description="Time to finish units after SIGTERM.")

@@ -1,0 +1,124 @@
+"""The reference bank: one constant FDI per degradation, the geometry of clean features, and calibrated thresholds.
+
+It is data made by :mod:`fdi_lib.training.bank` and read by the classifier and the adapters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from fdi_lib.core.similarity import Geometry, Thresholds
+from fdi_lib.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class ReferenceBank:
+    """Everything that a decision is compared with.
+
+    Args:
+        geometry: clean mean, whitening and FDI directions, for the pooled feature.
+        thresholds: calibrated at ``clean_false_positive_rate``.
+        fdi_tokens: float32 K,T,D: the FDI of each degradation as tokens, what adapters take as query (Eq. 2).
+        spread_K: share of the paired differences' energy that their mean explains, in [0, 1].
+        pairs_K: reference pairs per degradation.
+        clean_statistics: float32 N,2: detection statistic and energy of the calibration's clean images, from which
+            thresholds for other false-positive rates are read.
+        encoder_sha256: fingerprint of the encoder whose features these are.
+    """
+
+    geometry: Geometry
+    thresholds: Thresholds
+    fdi_tokens: np.ndarray
+    spread_K: np.ndarray
+    pairs_K: np.ndarray
+    clean_statistics: np.ndarray
+    encoder_sha256: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Degradations in the bank's order."""
+        return self.geometry.names
+
+    def at_rate(self, clean_false_positive_rate: float) -> Thresholds:
+        """Return the thresholds at another clean false-positive rate (half of it for each of the two tests)."""
+        detect, energy = np.quantile(self.clean_statistics, 1 - clean_false_positive_rate / 2, axis=0)
+        values = {f.name: getattr(self.thresholds, f.name) for f in fields(Thresholds)}
+        return Thresholds(**{**values, "detect": float(detect), "unknown_energy": float(energy)})
+
+    def tokens_of(self, name: str) -> np.ndarray:
+        """FDI tokens T,D of one degradation."""
+        return np.asarray(self.fdi_tokens[self.names.index(name)])
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and ``bank.safetensors``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        g, t = self.geometry, self.thresholds
+        arrays = {
+            "mean": g.mean_D,
+            "whitening": g.whitening_DD,
+            "fdi": g.fdi_KD,
+            "fdi_tokens": self.fdi_tokens,
+            "spread": self.spread_K,
+            "pairs": self.pairs_K,
+            "clean_statistics": self.clean_statistics,
+            "clean_mean": t.clean_mean_K,
+            "clean_std": t.clean_std_K,
+            "single": t.single_K,
+        }
+        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, folder / "bank.safetensors")
+        scalars = {
+            "detect": t.detect,
+            "unknown_energy": t.unknown_energy,
+            "member": t.member,
+            "explained": t.explained,
+            "l1": t.l1,
+        }
+        config = {"names": list(g.names), "encoder_sha256": self.encoder_sha256, "thresholds": scalars}
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, encoder_sha256: str | None = None) -> ReferenceBank:
+        """Load a bank, checking that it was made with the given encoder.
+
+        Raises:
+            WeightsError: a file is missing, or the bank belongs to another encoder.
+        """
+        path = folder / "bank.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path}: not found; a bank folder holds bank.safetensors and config.json")
+        config = json.loads((folder / "config.json").read_text())
+        if encoder_sha256 is not None and config["encoder_sha256"] != encoder_sha256:
+            raise WeightsError(
+                f"{path}: made with encoder {config['encoder_sha256'][:12]}, found encoder "
+                f"{encoder_sha256[:12]}; build the bank again with `fdi bank build`"
+            )
+        a = {k: v.astype(np.float64) for k, v in load_file(path).items()}
+        scalars = config["thresholds"]
+        return cls(
+            Geometry(tuple(config["names"]), a["mean"], a["whitening"], a["fdi"]),
+            Thresholds(
+                a["clean_mean"],
+                a["clean_std"],
+                scalars["detect"],
+                scalars["unknown_energy"],
+                a["single"],
+                scalars["member"],
+                scalars["explained"],
+                scalars["l1"],
+            ),
+            a["fdi_tokens"].astype(np.float32),
+            a["spread"],
+            a["pairs"],
+            a["clean_statistics"],
+            config["encoder_sha256"],
+        )
+
+    def fingerprint(self, folder: Path) -> str:
+        """SHA-256 of the stored tensors' file."""
+        return hashlib.sha256((folder / "bank.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,122 @@
+"""The frozen base: a diffusers UNet, the latent space it works in, and its noise schedule.
+
+The compact base is unconditional and works on a lossless latent (pixel-unshuffle in the VAE's place).
+Every tensor suffix: B batch, C channels, H and W height and width (of the tensor at hand).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from fdi_lib.errors import WeightsError
+
+_UNSHUFFLE = 2  # pixel-unshuffle factor of the compact latent: 3 channels become 12
+
+COMPACT_UNET = {
+    "sample_size": 64, "in_channels": 12, "out_channels": 12, "block_out_channels": [48, 96, 128, 160],
+    "layers_per_block": 1, "norm_num_groups": 16, "cross_attention_dim": 32, "attention_head_dim": 8,
+    # No attention: cost stays linear in pixels and a result does not depend on how large a tile is looked at.
+    "down_block_types": ["DownBlock2D"] * 4, "up_block_types": ["UpBlock2D"] * 4, "mid_block_type": "UNetMidBlock2D",
+}  # fmt: skip
+COMPACT_SCHEDULE = {
+    "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
+    "clip_sample": False, "set_alpha_to_one": True, "rescale_betas_zero_snr": False, "timestep_spacing": "trailing",
+}  # fmt: skip
+
+
+class Base(nn.Module):
+    """A frozen denoising UNet together with its latent transform and schedule.
+
+    Attach points for adapters are names of modules of :attr:`unet`; see ``encoder_points`` and ``decoder_points``.
+    """
+
+    latent_factor = _UNSHUFFLE
+    alphas: torch.Tensor  # cumulative products of the schedule, float32, one a time step
+
+    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+        super().__init__()
+        self.unet, self.scheduler = unet, scheduler
+        self.register_buffer("alphas", scheduler.alphas_cumprod.float(), persistent=False)
+        levels = len(unet.config["block_out_channels"])
+        layers = int(unet.config["layers_per_block"])
+        # The last resnet of each block: diffusers' own residual inputs come after the downsampler in plain blocks,
+        # so the finest level would get nothing.
+        self.encoder_points = [f"down_blocks.{i}.resnets.{layers - 1}" for i in range(levels)]
+        self.decoder_points = [f"up_blocks.{levels - 1 - i}.resnets.{layers}" for i in range(levels)]
+        self.channels: list[int] = list(unet.config["block_out_channels"])
+
+    @classmethod
+    def compact(cls) -> Base:
+        """Return the compact base with fresh random weights."""
+        return cls(UNet2DConditionModel.from_config(COMPACT_UNET), DDIMScheduler.from_config(COMPACT_SCHEDULE))
+
+    @property
+    def multiple_px(self) -> int:
+        """Image sides must be a multiple of this many pixels."""
+        return int(self.latent_factor * 2 ** (len(self.channels) - 1))
+
+    def encode(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        """Image B3HW float in [-1, 1], RGB -> latent B,12,H/2,W/2."""
+        return F.pixel_unshuffle(image_BCHW, self.latent_factor)
+
+    def decode(self, latent_BCHW: torch.Tensor) -> torch.Tensor:
+        """Latent B,12,h,w -> image B,3,2h,2w, nominally in [-1, 1]."""
+        return F.pixel_shuffle(latent_BCHW, self.latent_factor)
+
+    def predict_clean(self, z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
+        """One forward pass at time step ``t_B`` (int64): the predicted clean latent, same shape as ``z``.
+
+        v prediction: x0 = sqrt(abar) z - sqrt(1 - abar) v (Salimans and Ho, 2022).
+        """
+        null = z_BCHW.new_zeros(z_BCHW.shape[0], 1, self.unet.config["cross_attention_dim"])
+        v = self.unet(z_BCHW, t_B, encoder_hidden_states=null, return_dict=False)[0]
+        abar = self.alphas[t_B].view(-1, 1, 1, 1)
+        return (abar.sqrt() * z_BCHW - (1 - abar).sqrt() * v).to(z_BCHW.dtype)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the UNet's weights (name, dtype, shape, bytes; sorted by name) and schedule."""
+        digest = hashlib.sha256(json.dumps(dict(sorted(COMPACT_SCHEDULE.items()))).encode())
+        for name, tensor in sorted(self.unet.state_dict().items()):
+            half = tensor.detach().to("cpu", torch.float16).contiguous()
+            digest.update(f"{name}{tuple(half.shape)}".encode())
+            digest.update(half.numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and ``base.safetensors`` (float16)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(
+            json.dumps({"unet": COMPACT_UNET, "scheduler": COMPACT_SCHEDULE}, indent=1) + "\n"
+        )
+        weights = {k: v.detach().half().contiguous() for k, v in self.unet.state_dict().items()}
+        save_file(weights, folder / "base.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Base:
+        """Load a compact base saved by :meth:`save_pretrained`, frozen, in float32.
+
+        Raises:
+            WeightsError: a file or a key is missing or does not fit.
+        """
+        path = folder / "base.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path}: not found; a compact base folder holds base.safetensors and config.json")
+        config = json.loads((folder / "config.json").read_text())
+        base = cls(UNet2DConditionModel.from_config(config["unet"]), DDIMScheduler.from_config(config["scheduler"]))
+        weights = {k: v.float() for k, v in load_file(path).items()}
+        missing, unexpected = base.unet.load_state_dict(weights, strict=False)
+        if missing or unexpected:
+            raise WeightsError(
+                f"{path}: {len(missing)} keys missing, {len(unexpected)} unexpected, "
+                f"the first is {(missing + unexpected)[0]}"
+            )
+        base.eval().requires_grad_(False)
+        return base

@@ -1,0 +1,65 @@
+"""The classifier: encoder and reference bank, without the base. What classify actors hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fdi_lib.core.decision import Decision, Mode
+from fdi_lib.core.similarity import decide
+from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.encoder import Encoder, pooled
+from fdi_lib.models.presets import file_sha256, model_folders
+
+
+class Classifier:
+    """Decides which degradations an image has, by similarity of its features to the bank's references."""
+
+    def __init__(
+        self, encoder: Encoder, bank: ReferenceBank, classify: ClassifySettings, mode: Mode, strength: float
+    ) -> None:
+        self.encoder, self.bank = encoder, bank
+        self._max_adapters, self._mode, self._strength = classify.max_adapters, mode, strength
+        self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
+
+    @classmethod
+    def from_settings(cls, models: ModelSettings, classify: ClassifySettings, restore: RestoreSettings) -> Classifier:
+        """Load encoder and bank.
+
+        Raises:
+            WeightsError: weights are missing or don't belong together.
+        """
+        folders = model_folders(models)
+        encoder = Encoder.from_pretrained(folders.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
+        bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
+        return cls(encoder, bank, classify, restore.mode, restore.strength)
+
+    @property
+    def view_spec(self) -> ViewSpec:
+        """The views that :meth:`classify_views` expects."""
+        return self.encoder.view_spec
+
+    def features(self, views: np.ndarray) -> np.ndarray:
+        """Views uint8 B,V,S,S,3 -> pooled features q, float64 B,D.
+
+        Images pass one by one: a result must not depend on batch mates, and other batch sizes round differently.
+        """
+        rows = [pooled(self.encoder.tokens(view[None])).numpy() for view in views]
+        return np.concatenate(rows).astype(np.float64)
+
+    def classify_views(self, views: np.ndarray) -> list[Decision]:
+        """Decide for images given by their views, uint8 B,V,S,S,3 RGB."""
+        return decide(
+            self.features(views),
+            self.bank.geometry,
+            self._thresholds,
+            max_adapters=self._max_adapters,
+            mode=self._mode,
+            strength=self._strength,
+        )
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        """Decide for images: HW or HW3 arrays, uint8 or uint16, grey or RGB."""
+        return self.classify_views(np.stack([make_views(image, self.view_spec) for image in images]))

@@ -1,0 +1,121 @@
+"""The feature extractor of FDI: BLIP-2's vision model and Q-Former; the language model is never loaded.
+
+It turns views into query tokens and knows nothing of degradations. Suffixes: B batch, V views, T query tokens,
+D hidden size, H and W view sides, C colour channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
+
+from fdi_lib.core.views import ViewSpec
+from fdi_lib.errors import WeightsError
+
+COMPACT = {
+    "vision": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
+               "image_size": 96, "patch_size": 8},
+    "qformer": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384,
+                "cross_attention_frequency": 1, "encoder_hidden_size": 128},
+    "query_tokens": 8,
+    "crops": 4,
+    "detail_gain": 3.0,
+}  # fmt: skip
+
+
+class Encoder(nn.Module):
+    """Views to query tokens: ``QFormer(Enc(view))`` of the FDI definition (Wang et al., Eq. 2)."""
+
+    def __init__(self, config: dict) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_model = Blip2VisionModel(Blip2VisionConfig(**config["vision"]))
+        self.qformer = Blip2QFormerModel(Blip2QFormerConfig(**config["qformer"]))
+        width = config["qformer"]["hidden_size"]
+        self.query_tokens = nn.Parameter(torch.randn(1, config["query_tokens"], width) * 0.02)
+        self.view_spec = view_spec(config)
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """(tokens, width) of :meth:`tokens`: both views' query tokens, one after the other."""
+        return 2 * self.query_tokens.shape[1], self.query_tokens.shape[2]
+
+    def tokens_of_view(self, view_BCHW: torch.Tensor) -> torch.Tensor:
+        """Views B3HW float in [-1, 1], RGB -> query tokens B,T,D."""
+        hidden_BND = self.vision_model(pixel_values=view_BCHW).last_hidden_state
+        query_BTD = self.query_tokens.expand(len(view_BCHW), -1, -1)
+        return self.qformer(query_embeds=query_BTD, encoder_hidden_states=hidden_BND).last_hidden_state
+
+    @torch.inference_mode()
+    def tokens(self, views_BVHWC: np.ndarray) -> torch.Tensor:
+        """Views of images -> tokens of images.
+
+        Args:
+            views_BVHWC: uint8 B,V,S,S,3 RGB, as :func:`fdi_lib.core.views.make_views` orders them.
+
+        Returns:
+            float32 B,2T,D on the CPU: the whole view's tokens, then the mean over the crops of theirs.
+        """
+        count, views = views_BVHWC.shape[:2]
+        flat = (
+            torch.from_numpy(np.ascontiguousarray(views_BVHWC))
+            .to(self.query_tokens.device)
+            .flatten(0, 1)
+            .permute(0, 3, 1, 2)
+        )
+        tokens = self.tokens_of_view(flat.float() / 127.5 - 1).unflatten(0, (count, views))
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over configuration and half-precision weights (name, shape, bytes; sorted by name)."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and ``encoder.safetensors`` (float16)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n")
+        save_file(
+            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, folder / "encoder.safetensors"
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Encoder:
+        """Load what :meth:`save_pretrained` wrote, frozen, in float32.
+
+        Raises:
+            WeightsError: a file or a key is missing or does not fit.
+        """
+        path = folder / "encoder.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path}: not found; an encoder folder holds encoder.safetensors and config.json")
+        encoder = cls(json.loads((folder / "config.json").read_text()))
+        missing, unexpected = encoder.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
+        if missing or unexpected:
+            raise WeightsError(
+                f"{path}: {len(missing)} keys missing, {len(unexpected)} unexpected, "
+                f"the first is {(missing + unexpected)[0]}"
+            )
+        encoder.eval().requires_grad_(False)
+        return encoder
+
+
+def view_spec(config: dict) -> ViewSpec:
+    """The views that an encoder of this configuration takes."""
+    return ViewSpec(config["vision"]["image_size"], config["crops"], config["detail_gain"])
+
+
+def pooled(tokens_BTD: torch.Tensor) -> torch.Tensor:
+    """Pool tokens of both views to the classifier's feature q(x): B,2T,D -> B,2D (mean over each view's tokens)."""
+    half = tokens_BTD.shape[1] // 2
+    return torch.cat([tokens_BTD[:, :half].mean(1), tokens_BTD[:, half:].mean(1)], dim=1)

@@ -1,0 +1,102 @@
+"""Where a preset's weights lie, and what a run says about them. Light: it hashes files and loads no tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fdi_lib.errors import WeightsError
+from fdi_lib.manifest import ModelSettings
+
+_COMPACT = Path(__file__).resolve().parent.parent / "weights" / "compact"
+
+_LICENCE = "Apache-2.0"  # of the shipped compact weights; model cards name the training pictures' licences
+
+
+def compact_folder() -> Path:
+    """Folder of the shipped compact preset."""
+    return _COMPACT
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """The folders a run's models are loaded from."""
+
+    encoder: Path
+    base: Path
+    bank: Path
+    adapters: Path
+
+    def adapter_names(self) -> list[str]:
+        """Adapters at hand, sorted: folders that hold ``adapter.safetensors``."""
+        return sorted(p.parent.name for p in self.adapters.glob("*/adapter.safetensors"))
+
+
+def model_folders(models: ModelSettings) -> ModelFolders:
+    """Resolve the settings to folders.
+
+    Raises:
+        WeightsError: a folder lacks its weights.
+    """
+    encoder = _COMPACT / "encoder" if models.encoder is None else Path(models.encoder.uri)
+    base = _COMPACT / "base" if models.base is None else Path(models.base.uri)
+    folders = ModelFolders(
+        encoder, base, Path(models.bank or _COMPACT / "bank"), Path(models.adapters or _COMPACT / "adapters")
+    )
+    for key, path in (
+        ("encoder", folders.encoder / "encoder.safetensors"),
+        ("base", folders.base / "base.safetensors"),
+        ("bank", folders.bank / "bank.safetensors"),
+    ):
+        if not path.is_file():
+            raise WeightsError(
+                f"models.{key}: {path} not found; reinstall fdi-restore, or set models.{key} to a folder that holds it"
+            )
+    if not folders.adapter_names():
+        raise WeightsError(
+            f"models.adapters: no folder in {folders.adapters} holds adapter.safetensors; train one with `fdi train`"
+        )
+    return folders
+
+
+@lru_cache(maxsize=256)
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a weights file; the identity of a model everywhere in this project."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def describe_models(models: ModelSettings) -> dict[str, Any]:
+    """What ``run.json`` records: preset, and file hash and licence of encoder, base, bank and every adapter.
+
+    Raises:
+        WeightsError: a folder lacks its weights, or an adapter was made for another base or encoder.
+    """
+    folders = model_folders(models)
+    described: dict[str, Any] = {"preset": models.preset}
+    for key in ("encoder", "base", "bank"):
+        path = getattr(folders, key) / f"{key}.safetensors"
+        described[key] = {"sha256": file_sha256(path), "licence": _licence(models)}
+    described["adapters"] = {}
+    for name in folders.adapter_names():
+        folder = folders.adapters / name
+        config = json.loads((folder / "config.json").read_text())
+        for key in ("base", "encoder"):
+            expected = described[key]["sha256"]
+            if config[f"{key}_sha256"] != expected:
+                raise WeightsError(
+                    f"{folder}: made for {key} {config[f'{key}_sha256'][:12]}, found {key} {expected[:12]}; "
+                    f"train the adapter again, or point models.{key} to its own"
+                )
+        described["adapters"][name] = {
+            "sha256": file_sha256(folder / "adapter.safetensors"),
+            "licence": _licence(models),
+        }
+    return described
+
+
+def _licence(models: ModelSettings) -> str:
+    return _LICENCE if models.preset == "compact" else "as stated by its owner"

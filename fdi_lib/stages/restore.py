@@ -1,0 +1,270 @@
+"""Carry out decisions: read again, restore, check, encode, write, and only then commit the ledger part.
+
+A unit's images all have one route; without a route nothing is restored, and images are copied or set aside. Bad images
+become rows. Does NOT know Ray, the router, or where the decisions came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from fdi_lib.core.decision import Decision, Mode, parse_composition
+from fdi_lib.core.noise import noise_key
+from fdi_lib.errors import ItemError
+from fdi_lib.manifest import RestoreManifest
+from fdi_lib.records import LEDGER, SCHEMA_VERSION, Reason, Status
+from fdi_lib.storage.images import DecodedImage, decode, encode
+from fdi_lib.storage.ledger import write_part
+from fdi_lib.storage.outputs import Outputs, output_name, renamed, safe_name
+from fdi_lib.storage.provenance import Label, timestamp
+from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
+from fdi_lib.storage.store import Store
+
+_READERS = 4  # threads that read ahead inside one unit
+_BLANK = 0.02  # a candidate with less than this share of its source's contrast is blank
+
+Row = dict[str, Any]
+
+
+class ImageRestorer(Protocol):
+    """What this stage asks of a restorer."""
+
+    adapter_hashes: dict[str, str]
+    loads: int
+
+    def steps_of(self, decision: Decision) -> int:
+        """Return the sampling steps that a decision takes."""
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        """Return images of the same shapes and dtypes; raise FloatingPointError if one came out not finite."""
+
+
+class Restore:
+    """Units of decision rows in, counts out; the images and their ledger rows are in the output.
+
+    Args:
+        manifest: the resolved manifest.
+        run: run.json's content.
+        load: makes the restorer, called once; None for a worker that finishes only units without a route.
+    """
+
+    def __init__(
+        self, manifest: RestoreManifest, run: dict[str, Any], load: Callable[[], ImageRestorer] | None = None
+    ) -> None:
+        self.manifest, self.run = manifest, run
+        self.source = Store.open(manifest.source.uri, manifest.source.storage)
+        self.outputs = Outputs(Store.open(manifest.output.uri, manifest.output.storage), run)
+        self.restorer = load() if load else None
+        self.worker = f"{socket.gethostname()}:{os.getpid()}"
+
+    def __call__(self, unit: pa.Table, attempt: int) -> dict[str, Any]:
+        """Finish a unit of one route and commit it.
+
+        Returns:
+            ``images``, ``source_bytes``, one count per status, ``loads`` of adapters, and ``seconds`` by step.
+        """
+        loads = self.restorer.loads if self.restorer else 0
+        clock = _Clock()
+        rows = [_ledger_row(row, attempt, self.worker) for row in unit.to_pylist()]
+        with ThreadPoolExecutor(_READERS) as pool:
+            sources = list(pool.map(self._read, unit.to_pylist()))
+            clock.lap("read")
+            results = self._restore(rows, sources)
+            clock.lap("restore")
+            rows = list(pool.map(lambda item: self._write(*item), zip(rows, sources, results, strict=True)))
+        share = sum(clock.seconds.values()) / len(rows)
+        rows = [row | {"seconds": row["seconds"] + share} for row in rows]
+        write_part(self.outputs.store, pa.Table.from_pylist(rows, schema=LEDGER), attempt)
+        clock.lap("write")
+        counts = Counter(row["status"] for row in rows)
+        return {
+            "images": len(rows),
+            "source_bytes": sum(row["source_bytes"] or 0 for row in rows),
+            **{status.value: counts[status] for status in Status},
+            "loads": self.restorer.loads - loads if self.restorer else 0,
+            "seconds": clock.seconds,
+        }
+
+    def _read(self, row: Row) -> bytes | ItemError | None:
+        """Return the bytes the decision was made on, why they can't be had, or None where they aren't needed."""
+        if row["status"] in (Status.FAILED, Status.REVIEW):
+            return None
+        try:
+            data = read_image(self.source, row)
+        except ItemError as error:
+            return error
+        if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
+            return ItemError(
+                Reason.SOURCE_CHANGED, "other bytes than when it was classified; run again to classify it anew"
+            )
+        return data
+
+    def _restore(self, rows: list[Row], sources: list[bytes | ItemError | None]) -> list[_Candidate | ItemError | None]:
+        """Return what the model made of each image that has a route and could be read."""
+        results: list[_Candidate | ItemError | None] = [None] * len(rows)
+        wanted: list[tuple[int, DecodedImage]] = []
+        for index, (row, data) in enumerate(zip(rows, sources, strict=True)):
+            if row["route"] and isinstance(data, bytes):
+                try:
+                    wanted.append((index, decode(data, self.manifest.limits.max_pixels_mp)))
+                except ItemError as error:
+                    results[index] = error
+        assert self.restorer or not wanted, "a unit with a route on a worker without a restorer"
+        for index, original, made in self._model([(index, image, rows[index]) for index, image in wanted]):
+            results[index] = made if isinstance(made, ItemError) else _Candidate(original, made)
+        return results
+
+    def _model(
+        self, items: list[tuple[int, DecodedImage, Row]]
+    ) -> Iterator[tuple[int, DecodedImage, np.ndarray | ItemError]]:
+        """Restore all at once; where an image is refused, one by one, so that it alone fails."""
+        if not items:
+            return
+        assert self.restorer is not None
+        decisions = [_decision(row, self.manifest.restore.mode) for _, _, row in items]
+        seed = self.manifest.restore.seed
+        for (_, _, row), decision in zip(items, decisions, strict=True):
+            hashes = self.restorer.adapter_hashes
+            named = [{"name": name, "weight": weight, "sha256": hashes[name]} for name, weight in decision.adapters]
+            row |= {"adapters": named, "seed": seed, "steps": self.restorer.steps_of(decision)}
+        keys = [noise_key(seed, row["source_sha256"]) for _, _, row in items]
+        try:
+            made = self.restorer.restore([image.pixels for _, image, _ in items], decisions, keys)
+        except FloatingPointError as error:
+            if len(items) == 1:
+                yield items[0][0], items[0][1], ItemError(Reason.BAD_OUTPUT, str(error))
+                return
+            for item in items:
+                yield from self._model([item])
+            return
+        for (index, image, _), pixels in zip(items, made, strict=True):
+            yield index, image, pixels
+
+    def _write(self, row: Row, source: bytes | ItemError | None, result: _Candidate | ItemError | None) -> Row:
+        """Write what became of an image; return its finished row."""
+        try:
+            for problem in (source, result):
+                if isinstance(problem, ItemError):
+                    raise problem
+            row = self._finish(row, source, result)  # type: ignore[arg-type]
+        except ItemError as error:
+            row = self._set_aside(row, source, error)
+        if row["attempt"] > 1:
+            self.outputs.settle(row)
+        return row
+
+    def _set_aside(self, row: Row, source: bytes | ItemError | None, error: ItemError) -> Row:
+        """Write an image for which something went wrong: kept, for review, or failed."""
+        row = row | {"reason": error.reason, "detail": error.detail}
+        if error.reason == Reason.UNSUPPORTED_PIXELS and isinstance(source, bytes):  # the new format can't hold them
+            return self._write(row | {"status": Status.KEPT}, source, None)
+        if error.reason == Reason.BAD_OUTPUT:
+            return self._refused(row, source, None)
+        row |= {"status": Status.FAILED, "output_uri": "", "output_sha256": "", "output_bytes": None}
+        self.outputs.failed(row)
+        return row
+
+    def _finish(self, row: Row, source: bytes | None, candidate: _Candidate | None) -> Row:
+        if row["status"] == Status.FAILED:
+            self.outputs.failed(row)
+            return row
+        if row["status"] == Status.REVIEW:
+            return self.outputs.for_review(row, safe_name(row), None)
+        name = output_name(row["image_id"], row["shard"])
+        assert source is not None
+        if candidate is None:
+            return self.outputs.image(row, name, source)
+        row = row | {"gates": candidate.gates() if self.manifest.gates.enabled else []}
+        data, extension = encode(candidate.original, candidate.pixels, self.manifest.output.image, self._label(row))
+        name = renamed(name, extension, bool(extension) and self._is_taken(row, name, extension))
+        if all(gate["ok"] for gate in row["gates"]):
+            return self.outputs.image(row | {"status": Status.RESTORED}, name, data)
+        failed = ", ".join(gate["name"] for gate in row["gates"] if not gate["ok"])
+        return self._refused(row | {"reason": Reason.GATE, "detail": f"refused by: {failed}"}, source, data, name)
+
+    def _refused(self, row: Row, source: bytes | ItemError | None, candidate: bytes | None, name: str = "") -> Row:
+        """A candidate that may do harm: the original is kept, or a person decides."""
+        if self.manifest.gates.on_fail == "keep_original" and isinstance(source, bytes):
+            kept = row | {"status": Status.KEPT, "reason": Reason.GATE}
+            return self.outputs.image(kept, output_name(row["image_id"], row["shard"]), source)
+        return self.outputs.for_review(row | {"status": Status.REVIEW}, name or safe_name(row), candidate)
+
+    def _is_taken(self, row: Row, name: str, extension: str) -> bool:
+        """Whether another image of the source could get the same name (the answer does not depend on order)."""
+        stem = name.rpartition(".")[0]
+        if row["shard"]:
+            return False  # members of a shard that differ in their extension only: the second fails as output_conflict
+        suffixes = {*IMAGE_EXTENSIONS, extension.lstrip(".")}
+        others = {f"{stem}.{suffix}" for known in suffixes for suffix in (known, known.upper())} - {name}
+        return any(self.source.exists(other) for other in sorted(others))
+
+    def _label(self, row: Row) -> Label:
+        return Label(
+            source_uri=row["source_uri"],
+            source_sha256=row["source_sha256"],
+            composition=row["composition"],
+            software="fdi-restore",
+            version=self.run["versions"]["fdi-restore"] or "",
+            when=timestamp(self.run["started"]),
+        )
+
+
+class _Candidate:
+    """A restored picture beside its original."""
+
+    def __init__(self, original: DecodedImage, pixels: np.ndarray) -> None:
+        self.original, self.pixels = original, pixels
+
+    def gates(self) -> list[Row]:
+        """Checks that any sensible restoration passes."""
+        before, after = float(np.std(self.original.pixels)), float(np.std(self.pixels))
+        blank = 1.0 if before == 0 else after / before
+        same = self.pixels.shape == self.original.pixels.shape and self.pixels.dtype == self.original.pixels.dtype
+        return [
+            {"name": "same_shape", "value": float(same), "limit": 1.0, "ok": same},
+            {"name": "not_blank", "value": blank, "limit": _BLANK, "ok": blank >= _BLANK},
+        ]
+
+
+class _Clock:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """End a step."""
+        now = time.perf_counter()
+        self.seconds[step], self._last = now - self._last, now
+
+
+def _decision(row: Row, mode: Mode) -> Decision:
+    """The decision as its row holds it: what is restored follows from the ledger alone."""
+    adapters, written = parse_composition(row["composition"])
+    return Decision(
+        verdict=row["verdict"],
+        adapters=adapters,
+        mode=written if len(adapters) > 1 else mode,
+        scores=dict(row["scores"] or []),
+        residual=row["residual"] or 0.0,
+    )
+
+
+def _ledger_row(row: Row, attempt: int, worker: str) -> Row:
+    blank = dict.fromkeys(LEDGER.names) | {"adapters": [], "gates": [], "output_uri": "", "output_sha256": ""}
+    known = {name: row[name] for name in LEDGER.names if name in row}
+    spent = (row["decode_s"] or 0.0) + (row["classify_s"] or 0.0)
+    return blank | known | {"schema_version": SCHEMA_VERSION, "seconds": spent, "attempt": attempt, "worker": worker}

@@ -1,0 +1,205 @@
+"""Read and write pictures: JPEG, PNG and TIFF, 8 and 16 bit, grey and RGB, through libvips.
+
+Reading is strict: a file whose end is missing is an error, never black rows. Writing keeps what the file was: size,
+depth, channels, polarity, compression, ICC, resolution, orientation, EXIF, XMP. It knows nothing of storage, of
+routes, or of what restoration does; orientation is neither applied nor removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyvips
+
+from fdi_lib.errors import ItemError
+from fdi_lib.manifest import ImageSettings
+from fdi_lib.records import Reason
+from fdi_lib.storage import metadata, tiff
+from fdi_lib.storage.headers import TIFF_COMPRESSION, VIPS_ERRORS, ImageFacts, first_line, inspect
+from fdi_lib.storage.provenance import Label, labelled_xmp
+
+__all__ = ["DecodedImage", "ImageFacts", "decode", "encode", "from_float_rgb", "inspect", "thumbnail", "to_float_rgb"]
+
+EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tiff"}
+# Rec. 601 luma, as JPEG uses it. Its weights are the more even of the two customary sets, so that a grey scan,
+# whose three restored channels are three estimates of one value, keeps less of the model's noise.
+_LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One picture in memory.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16, full range, in the file's own colour space, as stored
+            (orientation not applied), larger is lighter (MinIsWhite is inverted).
+        alpha: (H, W), dtype of ``pixels``; None when the file has none. Never restored.
+        format: jpeg | png | tiff.
+        width: px.
+        height: px.
+        bits: 8 | 16.
+        source: the encoded file, from which ``encode`` carries metadata over.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    format: str
+    width: int
+    height: int
+    bits: int
+    source: bytes = field(repr=False)
+
+
+def decode(data: bytes, max_pixels_mp: float) -> DecodedImage:
+    """Decode one image file, strictly.
+
+    Args:
+        data: the whole file.
+        max_pixels_mp: limit in megapixels, checked against the header before anything is decoded.
+
+    Raises:
+        ItemError: EMPTY_FILE, NOT_AN_IMAGE, TOO_LARGE, UNREADABLE; TRUNCATED (the end is missing, or the stream is
+            broken); UNSUPPORTED_PIXELS for images that are copied, not restored (``inspect`` has their facts).
+    """
+    facts = inspect(data, max_pixels_mp)
+    if facts.unsupported:
+        raise ItemError(Reason.UNSUPPORTED_PIXELS, facts.unsupported)
+    try:
+        samples = _strict_samples(data)
+    except ItemError:
+        # Strict means that a warning is an error, also one about metadata, such as a TIFF text without its final
+        # NUL. Such files are common and whole: what counts is whether the bare picture reads without a warning.
+        samples = _strict_samples(metadata.without_metadata(data, facts.format))
+    samples = samples.reshape(samples.shape[0], samples.shape[1], -1)
+    if samples.shape != (facts.height, facts.width, facts.bands) or samples.dtype.itemsize * 8 != facts.bits:
+        raise ItemError(Reason.UNREADABLE, f"decoded to {samples.shape} {samples.dtype}, the header says {facts}")
+    colours = facts.bands - 1 if facts.bands in (2, 4) else facts.bands
+    pixels = samples[..., 0] if colours == 1 else samples[..., :3]
+    alpha = samples[..., colours].copy() if colours < facts.bands else None
+    return DecodedImage(np.ascontiguousarray(pixels), alpha, facts.format, facts.width, facts.height, facts.bits, data)
+
+
+def _strict_samples(data: bytes) -> np.ndarray:
+    try:
+        image = pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
+    except VIPS_ERRORS as error:
+        raise ItemError(Reason.UNREADABLE, first_line(error)) from error
+    try:
+        return image.numpy()
+    except VIPS_ERRORS as error:
+        raise ItemError(Reason.TRUNCATED, f"the image data end early or are broken: {first_line(error)}") from error
+
+
+def encode(original: DecodedImage, pixels: np.ndarray, settings: ImageSettings, label: Label) -> tuple[bytes, str]:
+    """Encode restored pixels as the file that ``original`` was, with its metadata and a label saying what was done.
+
+    The same arguments give the same bytes.
+
+    Args:
+        original: what ``decode`` returned.
+        pixels: shape and dtype of ``original.pixels``.
+        settings: target format (``same`` keeps the source's), and quality for JPEG.
+        label: what the XMP packet will say of this derivative.
+
+    Returns:
+        The file's bytes, and the extension of a changed format (``.tiff``), or ``""`` when the format and so the
+        name stay.
+
+    Raises:
+        ItemError: UNSUPPORTED_PIXELS, when a changed format cannot hold the image (alpha in JPEG); UNREADABLE, when
+            its metadata cannot be written.
+        ValueError: ``pixels`` don't match, or the format cannot be written.
+    """
+    if pixels.shape != original.pixels.shape or pixels.dtype != original.pixels.dtype:
+        raise ValueError(f"{pixels.shape} {pixels.dtype} in place of {original.pixels.shape} {original.pixels.dtype}")
+    target = original.format if settings.format == "same" else settings.format
+    if target not in EXTENSIONS:
+        raise ValueError(f"images of format {target!r} cannot be written")
+    if target == "jpeg" and original.alpha is not None:
+        raise ItemError(Reason.UNSUPPORTED_PIXELS, "JPEG has no alpha channel")
+    if target == "jpeg" and original.bits == 16:
+        pixels = np.rint(pixels / 257.0).astype(np.uint8)
+
+    first = tiff.read_directories(original.source)[0] if original.format == target == "tiff" else {}
+    if first and tiff.first_number(first, 262) == 0:  # MinIsWhite: stored dark side up, and tagged so by the transplant
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    try:
+        encoded = _encode_samples(_to_vips(pixels, original.alpha), target, settings.quality, original.source, first)
+    except VIPS_ERRORS as error:
+        raise ItemError(Reason.UNREADABLE, f"cannot be written: {first_line(error)}") from error
+    xmp = labelled_xmp(metadata.read_xmp(original.source, original.format), label)
+    data = metadata.transplant(original.source, original.format, encoded, target, xmp)
+    return data, "" if target == original.format else EXTENSIONS[target]
+
+
+def _to_vips(pixels: np.ndarray, alpha: np.ndarray | None) -> pyvips.Image:
+    samples = pixels[..., None] if pixels.ndim == 2 else pixels
+    kind = {(1, 8): "b-w", (3, 8): "srgb", (1, 16): "grey16", (3, 16): "rgb16"}
+    interpretation = kind[samples.shape[2], samples.dtype.itemsize * 8]
+    if alpha is not None:
+        samples = np.concatenate([samples, alpha[..., None]], axis=2)
+    return pyvips.Image.new_from_array(np.ascontiguousarray(samples)).copy(interpretation=interpretation)
+
+
+def _encode_samples(image: pyvips.Image, format: str, quality: int, source: bytes, first: tiff.Directory) -> bytes:
+    """Write the samples without metadata; ``first`` is the source's TIFF directory, or empty."""
+    if format == "jpeg":
+        return image.jpegsave_buffer(Q=quality, optimize_coding=True, subsample_mode="off", keep="none")
+    if format == "png":
+        return image.pngsave_buffer(compression=6, filter="up", keep="none")  # as small as all filters, faster
+    options: dict[str, object] = {"compression": "deflate"}  # lossless, and read everywhere
+    if first:
+        options = {
+            "compression": TIFF_COMPRESSION[tiff.first_number(first, 259, 1)],
+            "bigtiff": tiff.read_header(source).big,
+        }
+        width, height = tiff.first_number(first, 322), tiff.first_number(first, 323)
+        if width and height:
+            options |= {"tile": True, "tile_width": width, "tile_height": height}
+    return image.tiffsave_buffer(Q=quality, predictor="horizontal", keep="none", **options)
+
+
+def to_float_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Convert (H, W) or (H, W, 3), uint8 or uint16, to (H, W, 3) float32 in [0, 1]; grey is repeated."""
+    scaled = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    return np.repeat(scaled[..., None], 3, axis=2) if pixels.ndim == 2 else scaled
+
+
+def from_float_rgb(rgb: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Convert RGB back to the kind of array that ``like`` is.
+
+    Args:
+        rgb: (H, W, 3) float32, RGB; clipped to [0, 1].
+        like: (H, W) or (H, W, 3), uint8 or uint16, whose channels and dtype the result takes.
+
+    Returns:
+        (H, W) (Rec. 601 luma) or (H, W, 3), full range, rounded half to even.
+
+    Raises:
+        ItemError: BAD_OUTPUT, when a value is not a number.
+    """
+    if not np.isfinite(rgb).all():
+        raise ItemError(Reason.BAD_OUTPUT, "values that are not numbers")
+    # Spelled out, since a matrix product's last bit depends on threads and processor.
+    values = sum(rgb[..., c] * weight for c, weight in enumerate(_LUMA)) if like.ndim == 2 else rgb
+    top = np.iinfo(like.dtype).max
+    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(top)).astype(like.dtype)
+
+
+def thumbnail(data: bytes, max_px: int) -> bytes:
+    """Return a small sRGB JPEG of any image that libvips reads, upright, its longer side at most ``max_px``.
+
+    For looking at only: 16-bit, CMYK and profiled images are converted. Check the size with ``inspect`` beforehand.
+
+    Raises:
+        ItemError: EMPTY_FILE; UNREADABLE.
+    """
+    if not data:
+        raise ItemError(Reason.EMPTY_FILE)
+    try:
+        image = pyvips.Image.thumbnail_buffer(data, max_px, height=max_px, size="down", output_profile="srgb")
+        image = image.flatten(background=[255]) if image.hasalpha() else image
+        return image.colourspace("srgb").cast("uchar").jpegsave_buffer(Q=80, keep="none")
+    except VIPS_ERRORS as error:
+        raise ItemError(Reason.UNREADABLE, first_line(error)) from error

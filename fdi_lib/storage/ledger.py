@@ -1,0 +1,159 @@
+"""The ledger: what became of each image, as a Parquet dataset of parts that are created once and never changed.
+
+A part is created after the outputs it names are durable. Any number of parts may name an image; which row counts is
+said by one function, :func:`effective`. Does NOT know runs, units or images, nor torch, nor Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fdi_lib.errors import StorageRefusedError
+from fdi_lib.records import LEDGER, Status
+from fdi_lib.storage.store import Store
+
+FOLDER = "ledger/"
+# Two rows of one image and attempt (a unit that ran twice) differ at most in what is not compared here.
+_ORDER = [
+    ("image_id", "ascending"),
+    ("attempt", "descending"),
+    ("status", "ascending"),
+    ("output_sha256", "ascending"),
+    ("worker", "ascending"),
+]
+
+
+def write_part(store: Store, table: pa.Table, attempt: int) -> str | None:
+    """Create a part with ``table``, durably; its name follows from the image ids and the attempt.
+
+    Args:
+        store: the run's output.
+        table: rows with at least the columns of ``records.LEDGER``; they all hold ``attempt``.
+        attempt: 1 for a first run.
+
+    Returns:
+        The part's path; None if it already exists: the same images at the same attempt were accounted for before.
+    """
+    assert table.num_rows and set(table["attempt"].to_pylist()) == {attempt}
+    digest = hashlib.blake2b(str(attempt).encode(), digest_size=16)
+    for image_id in sorted(table["image_id"].to_pylist()):
+        digest.update(b"\0" + image_id.encode())
+    path = f"{FOLDER}{digest.hexdigest()}.parquet"
+    sink = io.BytesIO()
+    pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd")
+    return path if store.create(path, sink.getvalue()) else None
+
+
+def scan(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Stream all parts as they are: rows of several attempts, and duplicates, included.
+
+    A part that a compaction deletes in the meantime is found again in the merged one, which is listed before.
+
+    Raises:
+        StorageRefusedError: a part is not readable as Parquet.
+    """
+    seen: set[str] = set()
+    complete = False
+    while not complete:
+        complete = True
+        for entry in store.walk(FOLDER):
+            if entry.path in seen or not entry.path.endswith(".parquet"):
+                continue
+            seen.add(entry.path)
+            try:
+                yield pq.read_table(pa.BufferReader(store.read(entry.path)), columns=columns)
+            except FileNotFoundError:
+                complete = False
+            except pa.ArrowException as error:
+                remedy = "restore it from a copy, or delete it: its images are then done again"
+                raise StorageRefusedError(f"{store.uri(entry.path)}: broken ledger part ({error}); {remedy}") from error
+
+
+def effective(table: pa.Table) -> pa.Table:
+    """The rows that count, sorted by image: of each image that with the highest attempt; equal duplicates count once.
+
+    Needs the columns ``image_id`` and ``attempt``; where the columns ``status``, ``output_sha256`` and ``worker`` are
+    there as well, the choice between unequal rows of one attempt does not depend on the order of the rows.
+    """
+    if not table.num_rows:
+        return table
+    order = pc.sort_indices(table, sort_keys=[key for key in _ORDER if key[0] in table.column_names])
+    ids = table["image_id"].take(order).combine_chunks()
+    first = np.ones(len(ids), dtype=bool)
+    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return table.take(order.filter(pa.array(first)))
+
+
+def load_effective(store: Store, columns: list[str] | None = None) -> pa.Table:
+    """All effective rows of a run, with ``columns`` (all of ``records.LEDGER`` by default)."""
+    wanted = LEDGER.names if columns is None else columns
+    needed = [name for name in LEDGER.names if name in {*wanted, *(key for key, _ in _ORDER)}]
+    schema = pa.schema([LEDGER.field(name) for name in needed])
+    parts = list(scan(store, needed))
+    return effective(pa.concat_tables(parts) if parts else schema.empty_table()).select(wanted)
+
+
+def counts(store: Store) -> dict[str, int]:
+    """Effective rows per status; every status is there."""
+    found = {str(status): 0 for status in Status}
+    for group in load_effective(store, ["status"])["status"].value_counts().to_pylist():
+        found[group["values"]] = group["counts"]
+    return found
+
+
+def failed(store: Store, reason: str | None = None) -> pa.Table:
+    """Effective rows that failed or wait for review, with all columns; only those of ``reason`` if it is given."""
+    table = load_effective(store)
+    table = table.filter(pc.is_in(table["status"], pa.array([str(Status.FAILED), str(Status.REVIEW)])))
+    return table if reason is None else table.filter(pc.equal(table["reason"], reason))
+
+
+def image_key(image_id: str) -> bytes:
+    """A 16-byte hash of the id: what the index of done images holds in its place."""
+    return hashlib.blake2b(image_id.encode(), digest_size=16).digest()
+
+
+def done_index(store: Store) -> np.ndarray:
+    """Keys of all images that any part names, whatever their status: only a retry runs failed ones again.
+
+    Returns:
+        uint64 array 2,N: first and second halves of the sorted keys (:func:`image_key`, big-endian), each key once.
+    """
+    parts = [_keys(table["image_id"].to_pylist()) for table in scan(store, ["image_id"])]
+    keys = np.concatenate([np.empty((2, 0), np.uint64), *parts], axis=1)
+    keys = keys[:, np.lexsort((keys[1], keys[0]))]
+    new = np.ones(keys.shape[1], dtype=bool)
+    new[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    return np.ascontiguousarray(keys[:, new])
+
+
+def is_done(index: np.ndarray, image_ids: Iterable[str]) -> np.ndarray:
+    """Which ids the index holds.
+
+    Args:
+        index: uint64 array 2,N from :func:`done_index`.
+        image_ids: M ids.
+
+    Returns:
+        bool array M.
+    """
+    first, second = _keys(image_ids)
+    low = np.searchsorted(index[0], first, side="left")
+    high = np.searchsorted(index[0], first, side="right")
+    found = np.zeros(len(first), dtype=bool)
+    for step in range(int((high - low).max(initial=0))):  # more than one only where two first halves collide
+        inside = low + step < high
+        found[inside] |= index[1, low[inside] + step] == second[inside]
+    return found
+
+
+def _keys(image_ids: Iterable[str]) -> np.ndarray:
+    joined = b"".join(image_key(image_id) for image_id in image_ids)
+    return np.ascontiguousarray(np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2).T)

@@ -1,0 +1,191 @@
+"""A folder as a store: on this machine, or on a network file system that has hard links.
+
+Does NOT know what the files are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
+from fdi_lib.manifest.locations import local_path
+from fdi_lib.records import Reason
+from fdi_lib.storage.store import ObjectEntry, Store, check_name, printable
+
+_UNFINISHED = ".fdi-unfinished-"
+
+
+class LocalStore(Store):
+    """A folder on this machine, or on a network file system that has hard links."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    @property
+    def local_path(self) -> str:
+        """The root as an absolute local path."""
+        return self.root
+
+    def uri(self, path: str = "") -> str:
+        """The absolute local path."""
+        return posixpath.join(self.root, path) if path else self.root
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See :meth:`Store.read`."""
+        with _translated(self.uri(path)), open(self._place(path), "rb") as file:
+            file.seek(offset)
+            return file.read(-1 if length is None else length)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See :meth:`Store.create`. A link to a finished file, because a rename would overwrite."""
+        place = self._place(path)
+        with self._finished(place, data) as finished, _translated(str(place)):
+            try:
+                os.link(finished, place)
+            except FileExistsError:
+                if place.is_dir():
+                    raise ItemError(Reason.OUTPUT_CONFLICT, f"{place} is a folder") from None
+                return False
+            _sync_folder(place.parent)
+            return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See :meth:`Store.replace`."""
+        place = self._place(path)
+        with self._finished(place, data) as finished, _translated(str(place)):
+            os.replace(finished, place)
+            _sync_folder(place.parent)
+
+    def size(self, path: str) -> int | None:
+        """See :meth:`Store.size`."""
+        place = self._place(path)
+        try:
+            with _translated(str(place)):
+                status = place.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_size if S_ISREG(status.st_mode) else None
+
+    def walk(self, prefix: str = "") -> Iterator[ObjectEntry]:
+        """See :meth:`Store.walk`. Links are followed; a link that leads nowhere is listed with size 0."""
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            check_name(folder)
+        root = Path(self.root, folder)
+        if root.is_dir():
+            for entry in _walk(root, f"{folder}/" if folder else "", ()):
+                if entry.path.startswith(prefix):
+                    yield entry
+
+    def delete(self, path: str) -> None:
+        """See :meth:`Store.delete`."""
+        with _translated(self.uri(path)):
+            self._place(path).unlink(missing_ok=True)
+
+    def is_object(self) -> bool:
+        """True when the root is a file."""
+        return os.path.isfile(self.root)
+
+    def check(self, for_writing: bool = False) -> None:
+        """See :meth:`Store.check`."""
+        if not for_writing and not os.path.exists(self.root):
+            raise StorageRefusedError(f"{self.root}: no such file or folder; check the path")
+        nearest = Path(self.root)
+        while not nearest.exists():
+            nearest = nearest.parent
+        if for_writing and not nearest.is_dir():
+            raise StorageRefusedError(f"{self.root}: {nearest} is a file; name a folder")
+        if not os.access(nearest, os.W_OK | os.X_OK if for_writing else os.R_OK):
+            raise StorageRefusedError(f"{self.root}: no permission at {nearest}; ask its owner, or name another place")
+
+    def at(self, uri: str) -> tuple[Store, str]:
+        """See :meth:`Store.at`."""
+        place = local_path(uri)
+        if place is None:
+            raise StorageRefusedError(f"{uri}: not on the local disk, unlike {self.root}; list what lies in one store")
+        if place.startswith(self.root.rstrip("/") + "/"):
+            return self, place[len(self.root.rstrip("/")) + 1 :]
+        return LocalStore(posixpath.dirname(place)), posixpath.basename(place)
+
+    def _place(self, path: str) -> Path:
+        return Path(self.root, check_name(path))
+
+    @contextmanager
+    def _finished(self, place: Path, data: bytes) -> Iterator[Path]:
+        """A durable file with ``data`` beside ``place``; removed at the end if it is still there."""
+        with _translated(str(place)):
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                what = f"a file lies where {place.parent} should be a folder"
+                raise ItemError(Reason.OUTPUT_CONFLICT, what) from None
+        finished = place.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+        try:
+            with _translated(str(place)), open(finished, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield finished
+        finally:
+            finished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names in ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectEntry]:
+    """List below ``folder`` in the order of whole paths; ``above`` holds the folders on the way, against link loops."""
+    with _translated(str(folder)):
+        found = []
+        with os.scandir(folder) as items:
+            for item in items:
+                status = _status(item)
+                name = printable(item.name) + ("/" if status and S_ISDIR(status.st_mode) else "")
+                found.append((name, item.name, status))
+    for name, raw, status in sorted(found):
+        if status is None:
+            yield ObjectEntry(prefix + name, 0, "")
+        elif S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) not in above:
+                yield from _walk(folder / raw, prefix + name, (*above, (status.st_dev, status.st_ino)))
+        elif S_ISREG(status.st_mode) and not name.startswith(_UNFINISHED):
+            yield ObjectEntry(prefix + name, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _status(item: os.DirEntry[str]) -> os.stat_result | None:
+    """What the entry is; None for a link that leads nowhere, or a file that is just gone."""
+    try:
+        return item.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn the system's errors into ours; a missing file stays ``FileNotFoundError``."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise FileNotFoundError(what) from error
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "ask its owner, or name another place (one with hard links, if this is for output)"
+            raise StorageRefusedError(f"{what}: {error.strerror}; {remedy}") from error
+        raise StorageOutageError(f"{what}: {error.strerror}; run again when that is mended") from error

@@ -1,0 +1,245 @@
+"""A bucket's prefix as a store: Amazon S3 and what speaks its protocol.
+
+s3fs keeps the session (credentials, event loop, connections); the requests are plain S3 calls, because two of s3fs's
+own answers don't fit: a lost conditional PUT is ``FileExistsError`` only when the server names the condition, which not
+every server does, and above 100 MB it becomes a multipart upload, whose condition not every server checks.
+Does NOT know credentials: they come from the environment, a profile or the instance's role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import s3fs
+from aiohttp import ClientError as BodyError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as ConnectError
+from botocore.parsers import ResponseParserError
+from fsspec.asyn import sync
+
+from fdi_lib.errors import StorageOutageError, StorageRefusedError
+from fdi_lib.storage.store import ObjectEntry, Store, check_name
+
+if TYPE_CHECKING:
+    from fdi_lib.manifest.settings import StorageSettings
+
+# Five tries with growing pauses: a store that can't be reached is given up after about half a minute.
+CONFIG = {
+    "connect_timeout": 4,
+    "read_timeout": 30,
+    "retries": {"mode": "standard", "total_max_attempts": 5},
+    "max_pool_connections": 32,
+    # Many S3-compatible stores don't know the newer checksums; the signature covers the payload anyway.
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+CHECK_S = 30.0  # a store that accepts a connection and says nothing is given up after this at preflight
+BODY_TRIES = 4  # botocore retries requests, not the reading of an answer's body
+_CUT_BODY = (BodyError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+_REMEDIES = {
+    "NoSuchBucket": "check the bucket's name, the endpoint and the region",
+    "InvalidAccessKeyId": "check the access key in the environment or profile",
+    "SignatureDoesNotMatch": "check the secret key in the environment or profile",
+    "ExpiredToken": "renew the credentials",
+    "AccessDenied": "allow s3:GetObject, s3:ListBucket (and s3:PutObject for outputs) on it",
+    "NotImplemented": "this store lacks conditional PUT (If-None-Match), which creating once needs",
+    "PermanentRedirect": "set storage.region to the bucket's region",
+    "AuthorizationHeaderMalformed": "set storage.region to the bucket's region",
+}
+
+
+class S3Store(Store):
+    """Objects below ``s3://bucket/prefix``."""
+
+    def __init__(
+        self, bucket: str, prefix: str, endpoint_url: str | None, region: str | None, config: dict[str, Any] = CONFIG
+    ) -> None:
+        self.bucket, self.prefix = bucket, prefix.strip("/")
+        self.endpoint_url, self.region, self.config = endpoint_url, region, config
+        self._session: s3fs.S3FileSystem | None = None
+
+    @classmethod
+    def at_uri(cls, uri: str, storage: StorageSettings) -> S3Store:
+        """Root a store at ``s3://bucket/prefix``."""
+        bucket, _, prefix = uri.partition("://")[2].partition("/")
+        return cls(bucket, prefix, storage.endpoint_url, storage.region)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_session": None}
+
+    def uri(self, path: str = "") -> str:
+        """``s3://bucket/key``."""
+        return "/".join(part for part in (f"s3://{self.bucket}", self.prefix, path) if part)
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See :meth:`Store.read`."""
+        if length == 0:
+            return b""
+        last = "" if length is None else offset + length - 1
+        ranged: dict[str, Any] = {"Range": f"bytes={offset}-{last}"} if offset or length is not None else {}
+        try:
+            return self._call("get_object", path, Key=self._key(path), **ranged)["Body"]
+        except ClientError as error:
+            if _status(error) == 416:  # the range starts behind the end
+                return b""
+            raise _translate(error, self.uri(path)) from error
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See :meth:`Store.create`. One conditional PUT; S3 takes at most 5 GiB in one."""
+        for attempt in range(BODY_TRIES):
+            try:
+                self._call("put_object", path, Key=self._key(path), Body=data, IfNoneMatch="*")
+                return True
+            except ClientError as error:
+                if _status(error) == 412:
+                    return False
+                if _status(error) != 409:  # 409: another create of this key is under way, so who wins is open
+                    raise _translate(error, self.uri(path)) from error
+                time.sleep(0.2 * 2**attempt)
+        raise StorageOutageError(f"{self.uri(path)}: others keep creating it; run again")
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See :meth:`Store.replace`."""
+        self._translated_call("put_object", path, Key=self._key(path), Body=data)
+
+    def size(self, path: str) -> int | None:
+        """See :meth:`Store.size`."""
+        return self._head(self._key(path))
+
+    def walk(self, prefix: str = "") -> Iterator[ObjectEntry]:
+        """See :meth:`Store.walk`. One page of the listing at a time; folder markers (``name/``, empty) are left out."""
+        root = f"{self.prefix}/" if self.prefix else ""
+        more: dict[str, str] = {}
+        while True:
+            page = self._translated_call("list_objects_v2", prefix, Prefix=root + prefix, **more)
+            for item in page.get("Contents", ()):
+                if not (item["Key"].endswith("/") and item["Size"] == 0):
+                    yield ObjectEntry(item["Key"][len(root) :], item["Size"], item["ETag"].strip('"'))
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, path: str) -> None:
+        """See :meth:`Store.delete`."""
+        self._translated_call("delete_object", path, Key=self._key(path))
+
+    def is_object(self) -> bool:
+        """True when the prefix itself is a key."""
+        return bool(self.prefix) and self._head(self.prefix) is not None
+
+    def check(self, for_writing: bool = False) -> None:
+        """See :meth:`Store.check`. The right to write can't be asked for without writing."""
+        folder = f"{self.prefix}/" if self.prefix else ""
+        try:
+            page = self._call("list_objects_v2", "", CHECK_S, Prefix=folder, MaxKeys=1)
+        except ClientError as error:
+            raise _translate(error, self.uri()) from error
+        if not for_writing and not page.get("KeyCount") and not self.is_object():
+            raise StorageRefusedError(f"{self.uri()}: nothing lies there; check the prefix")
+
+    def at(self, uri: str) -> tuple[Store, str]:
+        """See :meth:`Store.at`."""
+        if not uri.startswith("s3://"):
+            raise StorageRefusedError(f"{uri}: not on S3, unlike {self.uri()}; list what lies in one store")
+        if uri.startswith(self.uri() + "/"):
+            return self, uri[len(self.uri()) + 1 :]
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        folder, _, name = key.rpartition("/")
+        other = S3Store(bucket, folder, self.endpoint_url, self.region, self.config)
+        other._session = self._connection()
+        return other, name
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{check_name(path)}" if self.prefix else check_name(path)
+
+    def _head(self, key: str) -> int | None:
+        try:
+            return self._call("head_object", "", Key=key)["ContentLength"]
+        except ClientError as error:
+            if _status(error) == 404:
+                return None
+            raise _translate(error, f"s3://{self.bucket}/{key}") from error
+
+    def _translated_call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            return self._call(method, path, **arguments)
+        except ClientError as error:
+            raise _translate(error, self.uri(path)) from error
+
+    def _connection(self) -> s3fs.S3FileSystem:
+        if self._session is None:
+            # Not from s3fs's cache of instances: it would keep credentials that have changed since.
+            self._session = s3fs.S3FileSystem(
+                endpoint_url=self.endpoint_url,
+                client_kwargs={"region_name": self.region} if self.region else {},
+                config_kwargs=self.config,
+                skip_instance_cache=True,
+            )
+        return self._session
+
+    def _call(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """One S3 request, answer's body included. A server's refusal stays ``ClientError``; the rest is translated."""
+        session = self._connection()
+        try:
+            return sync(session.loop, _request, session, method, self.bucket, arguments, timeout=timeout)
+        except (
+            TimeoutError,
+            ConnectError,
+            HTTPClientError,
+            IncompleteReadError,
+            ResponseParserError,
+            BodyError,
+        ) as error:
+            if isinstance(error, SSLError):
+                raise StorageRefusedError(f"{self.uri(path)}: {error}; check certificates and endpoint") from error
+            where = f" at {self.endpoint_url}" if self.endpoint_url else ""
+            said = f"{self.uri(path)}: no answer{where} ({str(error) or 'time-out'})"
+            raise StorageOutageError(f"{said}; run again later") from error
+        except BotoCoreError as error:  # no credentials, no such profile, not a bucket's name ...
+            remedy = "check credentials (environment, profile or role), endpoint and bucket name"
+            raise StorageRefusedError(f"{self.uri(path)}: {error}; {remedy}") from error
+
+
+async def _request(session: s3fs.S3FileSystem, method: str, bucket: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        client = await session.set_session()
+    except ValueError as error:  # botocore's answer to "Invalid endpoint"
+        raise StorageRefusedError(f"s3://{bucket}: {error}; write the endpoint as https://host:port") from error
+    for attempt in range(BODY_TRIES):
+        answer = await getattr(client, method)(Bucket=bucket, **arguments)
+        if "Body" not in answer:
+            break
+        try:
+            async with answer["Body"] as body:
+                return answer | {"Body": await body.read()}
+        except _CUT_BODY:
+            if attempt + 1 == BODY_TRIES:
+                raise
+            await asyncio.sleep(0.2 * 2**attempt)
+    return answer
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translate(error: ClientError, uri: str) -> Exception:
+    """Our error for a server's refusal: missing object, outage after botocore's retries, or refused for good."""
+    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    said = f"{uri}: {code} {message}".rstrip().removesuffix(".")
+    if code == "NoSuchKey" or (_status(error) == 404 and code != "NoSuchBucket"):
+        return FileNotFoundError(uri)
+    if (_status(error) >= 500 and code != "NotImplemented") or _status(error) in (408, 429) or code == "RequestTimeout":
+        return StorageOutageError(f"{said}; run again later")
+    return StorageRefusedError(f"{said}; {_REMEDIES.get(code, 'check credentials, permissions, endpoint and region')}")

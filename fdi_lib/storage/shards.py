@@ -1,0 +1,180 @@
+"""What is inside a shard: members of an uncompressed tar, rows of a Parquet file, read in ranges from any store.
+
+Does NOT know which members are images, what their ids are, nor what happens to a broken shard's row.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fdi_lib.errors import ItemError
+from fdi_lib.records import Reason
+from fdi_lib.storage.store import Store, printable
+
+READ_AHEAD_BYTES = 8 * 2**20
+_FEW_ROWS = 8  # rows decoded at a time: images are large
+_BYTES_COLUMNS = ("image", "image_bytes", "bytes")
+_NAME_COLUMNS = ("key", "id", "path", "name")
+
+
+class RangeReader(io.RawIOBase):
+    """An object as a seekable file; small reads are served from one range read ahead, large ones go past it.
+
+    Args:
+        store: where the object is.
+        path: its path there.
+        size: its size in bytes; nothing behind it is asked for, whatever a header claims.
+        ahead: bytes to read at least.
+    """
+
+    def __init__(self, store: Store, path: str, size: int, ahead: int = READ_AHEAD_BYTES) -> None:
+        self._store, self._path, self.size, self._ahead = store, path, size, ahead
+        self._at = self._start = 0
+        self._held = b""
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; reads nothing."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read ``size`` bytes, or up to the end."""
+        left = max(self.size - self._at, 0)
+        wanted = left if size is None or size < 0 else min(size, left)
+        skip = self._at - self._start
+        found = self._held[skip : skip + wanted] if 0 <= skip < len(self._held) else b""
+        if len(found) < wanted:
+            start = self._at + len(found)
+            fetched = self._store.read(self._path, start, min(max(wanted - len(found), self._ahead), self.size - start))
+            rest = fetched[: wanted - len(found)]
+            if len(fetched) <= self._ahead:
+                self._held, self._start = fetched, start
+            found += rest
+        self._at += len(found)
+        return found
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill ``buffer`` as far as the object goes; return how far."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Member(NamedTuple):
+    """One entry of a tar: its bytes lie at ``offset`` unless ``problem`` says why they can't be used."""
+
+    name: str
+    offset: int
+    length: int
+    problem: str
+
+
+def tar_members(reader: RangeReader) -> Iterator[Member]:
+    """List the files, links and sparse files of a tar in order; folders and devices are left out.
+
+    The caller may read members from ``reader`` in between: nothing is read twice then.
+
+    Raises:
+        ItemError: ``UNREADABLE``, after the members that could still be found: not a tar, broken or cut. Python's own
+            reader takes a broken header, or a missing end, for the end of the archive without a word.
+    """
+    try:
+        with tarfile.TarFile(fileobj=reader, mode="r", encoding="utf-8", errors="surrogateescape") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # or a large shard's headers would pile up
+                if info.size < 0 or info.offset_data + info.size > reader.size:
+                    raise ItemError(
+                        Reason.UNREADABLE, f"cut, or broken, at byte {info.offset}: {printable(info.name)!r}"
+                    )
+                if info.isfile() or info.issym() or info.islnk():
+                    problem = "" if info.isreg() and not info.issparse() else "a link or a sparse file, not plain bytes"
+                    yield Member(printable(info.name), info.offset_data, info.size, problem)
+            reader.seek(tar.offset)
+            if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise ItemError(Reason.UNREADABLE, f"broken, or cut, at byte {tar.offset}: no end of archive")
+    # tarfile lets through what Python says to nonsense in extended headers
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise ItemError(Reason.UNREADABLE, f"not a whole tar: {error}") from error
+
+
+class Row(NamedTuple):
+    """One row of a Parquet shard; ``name`` is empty where no column gives one, ``data`` None where the row is empty."""
+
+    number: int
+    name: str
+    data: bytes | None
+
+
+def parquet_rows(reader: RangeReader, only: int | None = None) -> Iterator[Row]:
+    """Stream the rows of a Parquet shard, or one of them, for which only its row group is read.
+
+    The image is a struct column ``image`` with ``bytes`` (and ``path``), as Hugging Face writes it, or a binary column
+    ``image``, ``image_bytes`` or ``bytes``; the name is in ``key``, ``id``, ``path`` or ``name``, else ``image.path``.
+
+    Raises:
+        ItemError: ``UNREADABLE``: not Parquet, broken, or without such a column.
+    """
+    try:
+        file = pq.ParquetFile(reader, buffer_size=READ_AHEAD_BYTES)
+        image, name = _columns(file.schema_arrow)
+        number, groups = 0, list(range(file.num_row_groups))
+        if only is not None:
+            while groups and number + file.metadata.row_group(groups[0]).num_rows <= only:
+                number += file.metadata.row_group(groups.pop(0)).num_rows
+            groups = groups[:1]
+        columns = [image, *([name] if name else [])]
+        for batch in file.iter_batches(_FEW_ROWS, row_groups=groups, columns=columns) if groups else ():
+            for row in batch.to_pylist():
+                if only is None or only == number:
+                    yield _row(number, row[image], row[name] if name else None)
+                if only == number:
+                    return
+                number += 1
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ItemError(Reason.UNREADABLE, f"not a whole Parquet file: {error}") from error
+
+
+def _row(number: int, image: Any, name: object) -> Row:
+    if isinstance(image, dict):
+        name = image.get("path") if name is None else name
+        image = image["bytes"]
+    return Row(number, "" if name is None else str(name), image)
+
+
+def _columns(schema: pa.Schema) -> tuple[str, str | None]:
+    """The columns that hold the image and its name."""
+
+    def holds_bytes(kind: pa.DataType) -> bool:
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+    def fits(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return holds_bytes(kind.field("bytes").type)
+        return holds_bytes(kind)
+
+    found = [c for c in _BYTES_COLUMNS if c in schema.names and fits(schema.field(c).type)]
+    if not found:
+        raise ItemError(Reason.UNREADABLE, f"no column {', '.join(_BYTES_COLUMNS)} with an image's bytes")
+    names = [c for c in _NAME_COLUMNS if c in schema.names]
+    return found[0], names[0] if names else None

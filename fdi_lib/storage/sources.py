@@ -1,0 +1,254 @@
+"""From a source's settings to its images: list objects as a stream, then read the images of each object once.
+
+What counts as an image: with ``files``, objects whose extension is in :data:`IMAGE_EXTENSIONS`; in a shard, each member
+with such an extension (tar) or each row (Parquet); with ``inventory``, each row. ``auto`` goes by each object's own
+extension, so a mixture is fine. Everything else is counted in ``Listing.ignored``, never silently left out.
+
+Does NOT decode anything, nor check hashes: an inventory's columns other than ``uri`` are not looked at here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fdi_lib.errors import ItemError
+from fdi_lib.manifest.locations import local_path
+from fdi_lib.records import Reason
+from fdi_lib.storage.inventory import inventory_entries
+from fdi_lib.storage.shards import Member, RangeReader, Row, parquet_rows, tar_members
+from fdi_lib.storage.store import UNKNOWN_SIZE, ObjectEntry, Store, check_name, extension, is_absolute
+
+if TYPE_CHECKING:
+    from fdi_lib.manifest.settings import SourceSettings
+
+# fmt: off
+IMAGE_EXTENSIONS = frozenset({
+    "jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "jp2", "j2k", "j2c", "jpf", "jpx", "jxl",
+    "webp", "heic", "heif", "avif", "bmp", "gif", "ppm", "pgm", "pbm", "pnm",
+})
+# fmt: on
+_SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
+_PARQUET_AHEAD_BYTES = 64 * 2**10  # Parquet's own buffer is larger: read-ahead is for the footer
+
+
+def is_image(path: str) -> bool:
+    """True if the extension is one of an image."""
+    return extension(path) in IMAGE_EXTENSIONS
+
+
+class Listing(Iterator[list[ObjectEntry]]):
+    """A stream of blocks of objects that hold images, in order; nothing listed is kept.
+
+    An entry's ``path`` is relative to ``source.uri``; for an inventory's rows, and where ``source.uri`` names one
+    object, it is an absolute URI of unknown size.
+
+    Attributes:
+        ignored: objects left out so far, counted by extension (``(none)`` without one).
+    """
+
+    def __init__(self, source: SourceSettings, objects_per_block: int) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._source, self._block = source, objects_per_block
+        self._entries = self._list()
+
+    def __next__(self) -> list[ObjectEntry]:
+        block = list(islice(self._entries, self._block))
+        if not block:
+            raise StopIteration
+        return block
+
+    def _list(self) -> Iterator[ObjectEntry]:
+        store = Store.open(self._source.uri, self._source.storage)
+        if self._source.format == "inventory":
+            yield from inventory_entries(store)
+            return
+        alone = extension(self._source.uri) in IMAGE_EXTENSIONS | _SHARDS.keys() and store.is_object()
+        for entry in [ObjectEntry(store.uri(), UNKNOWN_SIZE, "")] if alone else store.walk():
+            kind = extension(entry.path)
+            wanted = "files" if kind in IMAGE_EXTENSIONS else _SHARDS.get(kind)
+            if wanted and self._source.format in ("auto", wanted):
+                yield entry
+            else:
+                self.ignored[kind or "(none)"] += 1
+
+
+def list_objects(source: SourceSettings, objects_per_block: int) -> Listing:
+    """List the objects of a source that hold images, ``objects_per_block`` at a time.
+
+    Raises:
+        ManifestError: an inventory that can't be read.
+        StorageRefusedError, StorageOutageError: as the store says.
+    """
+    return Listing(source, objects_per_block)
+
+
+def read_images(
+    store: Store, source: SourceSettings, entry: ObjectEntry
+) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
+    """Stream an object's images in order, each with its ``REFERENCE`` row, in one sequential read.
+
+    An image that can't be read comes with an ``ItemError`` in place of its bytes. If a shard is broken or cut, its
+    readable images come first, then one row named after the shard itself (``UNREADABLE``) stands for the rest. A name
+    that occurs again inside a shard becomes ``name~2.ext``, ``name~3.ext``, in order; hostile names are replaced by
+    harmless ones.
+
+    Args:
+        store: the store rooted at ``source.uri``.
+        source: where the entry comes from.
+        entry: as listed by :func:`list_objects`.
+    """
+    path = _below(source, entry.path)
+    uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
+    kind = "file" if source.format == "inventory" else {"tar": "tar", "parquet": "parquet"}.get(extension(path), "file")
+    row = {
+        "image_id": path,
+        "shard": "",
+        "source_uri": uri,
+        "object": uri,
+        "kind": kind,
+        "offset": 0,
+        "length": 0,
+        "row": -1,
+    }
+    try:
+        check_name(path)
+        here, name = store.at(entry.path) if is_absolute(entry.path) else (store, entry.path)
+        if kind == "file":
+            data = here.read(name)
+            yield row | {"length": len(data)}, data
+            return
+        size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size
+        row |= {"shard": path, "length": size}
+        reader = RangeReader(here, name, size, **({"ahead": _PARQUET_AHEAD_BYTES} if kind == "parquet" else {}))
+        yield from _shard(row, reader)
+    except FileNotFoundError:
+        yield row, ItemError(Reason.MISSING_SOURCE, uri)
+    except ItemError as error:
+        yield row | {"image_id": _harmless(path)}, error
+
+
+def read_image(store: Store, reference: dict[str, Any]) -> bytes:
+    """Read one image again: one ranged read; for a Parquet shard, the start of its row group.
+
+    Raises:
+        ItemError: ``MISSING_SOURCE`` if it is gone, ``SOURCE_CHANGED`` if fewer bytes lie there than before.
+    """
+    here, name = store.at(reference["object"])
+    try:
+        if reference["kind"] == "file":
+            return here.read(name)
+        if reference["kind"] == "tar":
+            data = here.read(name, reference["offset"], reference["length"])
+        else:
+            reader = RangeReader(here, name, _size(here, name), ahead=_PARQUET_AHEAD_BYTES)
+            data = next((row.data or b"" for row in parquet_rows(reader, only=reference["row"])), b"")
+    except FileNotFoundError:
+        raise ItemError(Reason.MISSING_SOURCE, reference["object"]) from None
+    if len(data) != reference["length"]:
+        raise ItemError(Reason.SOURCE_CHANGED, f"{reference['length']} bytes were expected, {len(data)} are there")
+    return data
+
+
+class Companion(NamedTuple):
+    """A member of a WebDataset sample that is not an image: its bytes lie at ``offset`` in the shard."""
+
+    sample: str
+    name: str
+    offset: int
+    length: int
+
+
+def sample_key(name: str) -> str:
+    """The name up to the first dot of its last segment: WebDataset's key of a sample."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def companions(store: Store, path: str, size: int) -> Iterator[Companion]:
+    """List a tar shard's members that are not images, to be carried over with their samples.
+
+    Raises:
+        ItemError: as :func:`fdi_lib.storage.shards.tar_members`.
+    """
+    for member in tar_members(RangeReader(store, path, size)):
+        if not is_image(member.name) and not member.problem:
+            name = _plain(member.name)
+            yield Companion(sample_key(name), name, member.offset, member.length)
+
+
+def _shard(row: dict[str, Any], reader: RangeReader) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
+    """The images of one shard; ``row`` names the shard."""
+    taken: set[str] = set()
+    rows = parquet_rows(reader) if row["kind"] == "parquet" else filter(lambda m: is_image(m.name), tar_members(reader))
+    for item in rows:
+        raw = item.name or f"{item.number:08d}" if isinstance(item, Row) else item.name
+        data: bytes | ItemError
+        if isinstance(item, Row):
+            place = {"offset": 0, "length": len(item.data or b""), "row": item.number}
+            data = ItemError(Reason.MISSING_SOURCE, "the row holds no bytes") if item.data is None else item.data
+        else:
+            place = {"offset": item.offset, "length": item.length}
+            data = _member_bytes(reader, item)
+        name = _plain(raw)
+        try:
+            check_name(f"{row['shard']}/{name}")
+        except ItemError as error:
+            name, data = _harmless(name), error
+        name = _unique(name, taken)
+        yield row | place | {"image_id": f"{row['shard']}/{name}", "source_uri": f"{row['object']}#{raw}"}, data
+
+
+def _member_bytes(reader: RangeReader, member: Member) -> bytes | ItemError:
+    if member.problem:
+        return ItemError(Reason.UNREADABLE, member.problem)
+    reader.seek(member.offset)
+    data = reader.read(member.length)
+    if len(data) < member.length:
+        return ItemError(Reason.SOURCE_CHANGED, "the shard became shorter while it was read")
+    return data
+
+
+def _plain(name: str) -> str:
+    """``./a//b`` as ``a/b``: what every archiver takes for the same name. Hostile names stay as they are."""
+    return name if name.startswith("/") or ".." in name.split("/") else posixpath.normpath(name)
+
+
+def _harmless(name: str) -> str:
+    """The name if it is safe; else one segment that looks like it, told apart from others by a hash."""
+    try:
+        return check_name(name)
+    except ItemError:
+        digest = hashlib.blake2b(name.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
+        return f"unsafe-{digest}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[-80:]}"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    stem, dot, suffix = name.rpartition(".") if "." in posixpath.basename(name) else (name, "", "")
+    count, free = 1, name
+    while free in taken:
+        count += 1
+        free = f"{stem}~{count}{dot}{suffix}"
+    taken.add(free)
+    return free
+
+
+def _size(store: Store, name: str) -> int:
+    size = store.size(name)
+    if size is None:
+        raise FileNotFoundError(store.uri(name))
+    return size
+
+
+def _below(source: SourceSettings, path: str) -> str:
+    """Path below ``source.uri``; of an absolute URI below the source's folder, else the URI without its scheme."""
+    if not is_absolute(path):
+        return path
+    folder = f"{posixpath.dirname(local_path(source.uri) or source.uri)}/"
+    path = local_path(path) or path
+    return path[len(folder) :] if path.startswith(folder) else path.partition("://")[2] or path.lstrip("/")

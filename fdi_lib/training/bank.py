@@ -1,0 +1,124 @@
+"""Builds the reference bank: FDI of every degradation, clean geometry, thresholds on held-out references."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from fdi_lib.core.degrade import degrade
+from fdi_lib.core.order import in_order_of_damage
+from fdi_lib.core.similarity import Geometry, Thresholds, decide, inverse_root, shrunk_covariance, statistics
+from fdi_lib.core.views import make_views
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.encoder import Encoder, pooled
+from fdi_lib.training.encoder import quantised
+
+_L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
+_MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
+
+
+def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
+    rows = [encoder.tokens(make_views(image, encoder.view_spec)[None]) for image in images]
+    tokens = np.concatenate([r.numpy() for r in rows])
+    return tokens, np.concatenate([pooled(r).numpy() for r in rows]).astype(np.float64)
+
+
+def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.ndarray:
+    """Apply degradations in the order in which they happen; uint8 HW3 in and out, quantised after the last."""
+    rng = np.random.default_rng(seed)
+    out = image.astype(np.float32) / 255
+    for name in in_order_of_damage(names):
+        out = degrade(name, out, rng)
+    return quantised(out)
+
+
+def build_bank(
+    encoder: Encoder,
+    encoder_sha256: str,
+    names: tuple[str, ...],
+    content: list[np.ndarray],
+    reference: list[np.ndarray],
+    held_out: list[np.ndarray],
+    *,
+    clean_false_positive_rate: float,
+    seed: int,
+) -> ReferenceBank:
+    """Build and calibrate a bank from clean pictures and synthetic degradations of them.
+
+    Args:
+        encoder: whose features.
+        encoder_sha256: hash of its weights file.
+        names: degradations of the bank.
+        content: clean images (uint8 HW3) that describe what content looks like: mean and covariance.
+        reference: clean images whose degraded twins give the FDI.
+        held_out: clean images, of other pictures than ``reference``, for the thresholds.
+        clean_false_positive_rate: rate of the stored thresholds; others are read later from the stored statistics.
+        seed: of the degradations.
+    """
+    _, q_content = features(encoder, content)
+    tokens_clean, q_reference = features(encoder, reference)
+    fdi_tokens, fdi, spread = [], [], []
+    for k, name in enumerate(names):
+        tokens, q = features(encoder, [degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference)])
+        fdi_tokens.append((tokens - tokens_clean).mean(0))
+        differences = q - q_reference
+        fdi.append(differences.mean(0))
+        spread.append((differences.mean(0) ** 2).sum() / (differences**2).sum(1).mean())
+    geometry = Geometry(names, q_content.mean(0), inverse_root(shrunk_covariance(q_content)), np.stack(fdi))
+    thresholds, clean_statistics = calibrate(encoder, geometry, held_out, clean_false_positive_rate, seed)
+    return ReferenceBank(
+        geometry,
+        thresholds,
+        np.stack(fdi_tokens).astype(np.float32),
+        np.array(spread),
+        np.full(len(names), float(len(reference))),
+        clean_statistics,
+        encoder_sha256,
+    )
+
+
+def calibrate(
+    encoder: Encoder, geometry: Geometry, held_out: list[np.ndarray], rate: float, seed: int
+) -> tuple[Thresholds, np.ndarray]:
+    """Thresholds from held-out clean images, single degradations and two-fold mixtures of them.
+
+    Returns:
+        The thresholds and the clean images' statistics, N,2 (detection, energy).
+    """
+    names = geometry.names
+    r_clean = geometry.residual(features(encoder, held_out)[1])
+    score_clean = r_clean @ geometry.unit_KD.T
+    start = Thresholds(score_clean.mean(0), score_clean.std(0), np.inf, np.inf, np.ones(len(names)), 0.5, 0.0, _L1)
+    clean = statistics(r_clean, geometry, start)
+    clean_statistics = np.stack([clean["detect"], clean["energy"]], axis=1)
+    detect, energy = np.quantile(clean_statistics, 1 - rate / 2, axis=0)
+
+    sets: list[tuple[str, ...]] = [(n,) for n in names] * 4 + list(itertools.combinations(names, 2))
+    q, truth = [], []
+    for i, image in enumerate(held_out):
+        chosen = sets[i % len(sets)], sets[(i * 7 + 3) % len(sets)]
+        for j, kinds in enumerate(chosen):
+            q.append(features(encoder, [degraded(kinds, image, [seed, 99, j, i])])[1][0])
+            truth.append(frozenset(kinds))
+    r = geometry.residual(np.stack(q))
+    found = statistics(r, geometry, start)
+    single = np.ones(len(names))
+    for k, name in enumerate(names):
+        alone = [i for i, t in enumerate(truth) if t == {name}]
+        single[k] = max(float(np.median(found["amplitude"][alone, k])), 1e-3)
+    explained = float(np.quantile(1 - found["residual"], 0.01))
+    best, best_score = start, -1.0
+    for member in _MEMBER_CHOICES:
+        t = Thresholds(
+            start.clean_mean_K, start.clean_std_K, float(detect), float(energy), single, float(member), explained, _L1
+        )
+        decisions = decide(np.stack(q), geometry, t, max_adapters=3, mode="composite")
+        singles = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 1]
+        mixed = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 2]
+        score = float(np.mean(singles)) + 0.5 * float(np.mean(mixed)) if mixed else float(np.mean(singles))
+        if score > best_score:
+            best, best_score = t, score
+    return best, clean_statistics

@@ -1,0 +1,61 @@
+"""Trains the compact base: a denoising diffusion model of clean photographs (v prediction, uniform time steps)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fdi_lib.models.base import Base
+from fdi_lib.training.loop import Batch, FitSettings, fit
+
+
+def augmented_crop(tiles: np.ndarray, crop_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut one random crop, flipped, turned and re-toned; sometimes grey.
+
+    Args:
+        tiles: uint8 N,T,T,3.
+        crop_px: side of the crop.
+        rng: source of every choice.
+
+    Returns:
+        float32 crop_px,crop_px,3 in [0, 1], RGB.
+    """
+    tile = tiles[rng.integers(len(tiles))]
+    y, x = rng.integers(0, tile.shape[0] - crop_px + 1, 2)
+    crop = np.rot90(tile[y : y + crop_px, x : x + crop_px], int(rng.integers(4))).astype(np.float32) / 255
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if rng.random() < 0.5:  # other white balances and tones than the few pictures have
+        crop = np.clip(crop * rng.uniform(0.85, 1.15, 3).astype(np.float32), 0, 1) ** rng.uniform(0.75, 1.3)
+    if rng.random() < 0.15:
+        crop = np.repeat(crop @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
+    return np.ascontiguousarray(crop, np.float32)
+
+
+def train_base(tiles: np.ndarray, settings: FitSettings, batch: int, crop_px: int, seed: int, folder: Path) -> Base:
+    """Train a compact base from nothing on clean tiles (uint8 N,T,T,3) and return it with averaged weights."""
+    torch.manual_seed(seed)
+    base = Base.compact()
+
+    def make_batch(step: int) -> Batch:
+        crops = [augmented_crop(tiles, crop_px, np.random.default_rng([seed, step * batch + i])) for i in range(batch)]
+        rng = np.random.default_rng([seed + 1, step])
+        clean = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) * 2 - 1
+        noise = torch.from_numpy(rng.standard_normal((batch, 12, crop_px // 2, crop_px // 2), np.float32))
+        return {"clean": clean, "noise": noise, "t": torch.from_numpy(rng.integers(0, 1000, batch))}
+
+    def loss_of(b: Batch) -> dict[str, torch.Tensor]:
+        x0 = base.encode(b["clean"])
+        abar = base.alphas[b["t"]].view(-1, 1, 1, 1)
+        z = abar.sqrt() * x0 + (1 - abar).sqrt() * b["noise"]
+        v = abar.sqrt() * b["noise"] - (1 - abar).sqrt() * x0
+        null = z.new_zeros(batch, 1, base.unet.config["cross_attention_dim"])
+        out = base.unet(z, b["t"], encoder_hidden_states=null, return_dict=False)[0]
+        return {"loss": F.mse_loss(out.float(), v)}
+
+    fit(base, make_batch, loss_of, settings, folder)
+    base.eval().requires_grad_(False)
+    return base

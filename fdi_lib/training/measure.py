@@ -1,0 +1,190 @@
+"""Measures a restorer on degraded tiles: gains with the adapter known and chosen, mixtures, clean and unknown images.
+
+It does not know where tiles come from, nor how figures are shown; it chooses no parameter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fdi_lib.core import metrics
+from fdi_lib.core.classical import classical_method
+from fdi_lib.core.decision import Decision, Mode
+from fdi_lib.core.order import in_order_of_repair
+from fdi_lib.core.protocol import Sample, Tile, as_float, quantise
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 32  # tiles handed to the restorer at once
+
+
+class RestorerLike(Protocol):
+    """The part of ``Restorer`` that is measured."""
+
+    @property
+    def adapter_hashes(self) -> Mapping[str, str]:
+        """Hash by name of every adapter."""
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        """Decide for HW3 uint8 images."""
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        """Restore images of one route; shape and dtype stay."""
+
+
+@dataclass
+class EvaluationSet:
+    """What is measured: degraded tiles by degradation, clean tiles, mixtures, degradations that no adapter knows."""
+
+    singles: dict[str, list[Sample]]
+    clean: list[Tile] = field(default_factory=list)
+    mixtures: list[Sample] = field(default_factory=list)
+    unknown: dict[str, list[Sample]] = field(default_factory=dict)
+
+
+def measure(
+    data: EvaluationSet, restorer: RestorerLike, bare: RestorerLike, mode: Mode, seed: int
+) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
+    """Measure everything.
+
+    Args:
+        data: the tiles; at least one degradation.
+        restorer: what is measured.
+        bare: the same without the fidelity path.
+        mode: how several adapters are combined when they are told, not found.
+        seed: of the bootstrap.
+
+    Returns:
+        The content of ``metrics.json``, and for each degradation four pictures of its first tile: input, restored,
+        classical, reference (uint8 HW3).
+    """
+    result: dict[str, Any] = {"degradations": {}}
+    pictures: dict[str, list[np.ndarray]] = {}
+    residuals: list[float] = []
+    for name, samples in data.singles.items():
+        result["degradations"][name], pictures[name], seen = _single(name, samples, restorer, bare)
+        residuals += seen
+        log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
+    result["clean"] = _clean(data.clean, restorer, seed)
+    result["mixtures"] = _mixtures(data.mixtures, restorer, mode)
+    result["unknown"] = _unknown(data.unknown, residuals, restorer)
+    return result, pictures
+
+
+def _known(names: Sequence[str], mode: Mode) -> Decision:
+    """The decision of someone who was told what happened: the last damage is undone first."""
+    order = in_order_of_repair(names) if mode == "progressive" else sorted(names)
+    return Decision("single" if len(names) == 1 else "mixture", tuple((n, 1.0) for n in order), mode)
+
+
+def _restored(samples: Sequence[Sample], decisions: Sequence[Decision], restorer: RestorerLike) -> list[np.ndarray]:
+    """Restore one route at a time, as the job does; without an adapter an image stays as it is. uint8, in order."""
+    outputs = [s.pixels for s in samples]
+    routes: dict[str, list[int]] = defaultdict(list)
+    for i, decision in enumerate(decisions):
+        if decision.adapters:
+            routes[decision.route].append(i)
+    for route in sorted(routes):
+        for start in range(0, len(routes[route]), _CHUNK):
+            part = routes[route][start : start + _CHUNK]
+            done = restorer.restore(
+                [samples[i].pixels for i in part], [decisions[i] for i in part], [samples[i].noise_key for i in part]
+            )
+            for i, pixels in zip(part, done, strict=True):
+                outputs[i] = pixels
+    return outputs
+
+
+def _psnr(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([metrics.psnr(as_float(o), as_float(s.tile.pixels)) for s, o in zip(samples, outputs, strict=True)])
+
+
+def _ssim(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> float:
+    return float(
+        np.mean([metrics.ssim(as_float(o), as_float(s.tile.pixels)) for s, o in zip(samples, outputs, strict=True)])
+    )
+
+
+def _single(
+    name: str, samples: list[Sample], restorer: RestorerLike, bare: RestorerLike
+) -> tuple[dict[str, Any], list[np.ndarray], list[float]]:
+    """Return one degradation's figures, four pictures of its first sample, and the residuals of its decisions."""
+    known = [_known([name], "progressive")] * len(samples)
+    decisions = restorer.classify([s.pixels for s in samples])
+    method = classical_method(name)
+    inputs = [s.pixels for s in samples]
+    outputs = _restored(samples, known, restorer)
+    classical = [quantise(method(as_float(pixels))) for pixels in inputs]
+    before, after = _psnr(samples, inputs), _psnr(samples, outputs)
+    figures = {
+        "n": len(samples),
+        "psnr_in": before.mean(),
+        "psnr_out": after.mean(),
+        "gain_db": (after - before).mean(),
+        "gain_db_classified": (_psnr(samples, _restored(samples, decisions, restorer)) - before).mean(),
+        "gain_db_without_fidelity": (_psnr(samples, _restored(samples, known, bare)) - before).mean(),
+        "ssim_in": _ssim(samples, inputs),
+        "ssim_out": _ssim(samples, outputs),
+        "classical": method.label,
+        "classical_gain_db": (_psnr(samples, classical) - before).mean(),
+        "found": np.mean([{n for n, _ in d.adapters} == {name} for d in decisions]),
+    }
+    return (
+        _rounded(figures),
+        [inputs[0], outputs[0], classical[0], samples[0].tile.pixels],
+        [d.residual for d in decisions],
+    )
+
+
+def _clean(tiles: list[Tile], restorer: RestorerLike, seed: int) -> dict[str, Any]:
+    if not tiles:
+        return {"n": 0, "untouched": None, "interval": None}
+    untouched = [float(d.verdict == "clean") for d in restorer.classify([t.pixels for t in tiles])]
+    interval = metrics.bootstrap_by_picture(untouched, [t.picture for t in tiles], seed)
+    return {
+        "n": len(tiles),
+        "untouched": round(float(np.mean(untouched)), 4),
+        "interval": [round(v, 4) for v in interval],
+    }
+
+
+def _mixtures(samples: list[Sample], restorer: RestorerLike, mode: Mode) -> dict[str, Any]:
+    """F1 of the adapters found; gain over the better of the two adapters alone, chosen anew for every tile."""
+    if not samples:
+        return {"n": 0, "f1": None, "gain_over_best_single_db": None, "gain_over_best_single_db_classified": None}
+    decisions = restorer.classify([s.pixels for s in samples])
+    alone = [
+        _psnr(samples, _restored(samples, [_known([s.applied[i]], mode) for s in samples], restorer)) for i in (0, 1)
+    ]
+    both = _psnr(samples, _restored(samples, [_known(s.applied, mode) for s in samples], restorer))
+    chosen = _psnr(samples, _restored(samples, decisions, restorer))
+    pairs = zip(samples, decisions, strict=True)
+    figures = {
+        "n": len(samples),
+        "f1": np.mean([metrics.set_f1(s.applied, [n for n, _ in d.adapters]) for s, d in pairs]),
+        "gain_over_best_single_db": (both - np.maximum(*alone)).mean(),
+        "gain_over_best_single_db_classified": (chosen - np.maximum(*alone)).mean(),
+    }
+    return _rounded(figures)
+
+
+def _unknown(kinds: dict[str, list[Sample]], residuals: list[float], restorer: RestorerLike) -> dict[str, Any]:
+    """Do kinds without an adapter stand out by their residual (mean AUROC), and are they called unknown."""
+    decisions = {kind: restorer.classify([s.pixels for s in samples]) for kind, samples in kinds.items()}
+    if not decisions:
+        return {"n": 0, "auroc": None, "found": None}
+    found = [d.verdict == "unknown" for seen in decisions.values() for d in seen]
+    scores = [metrics.auroc([d.residual for d in seen], residuals) for seen in decisions.values()]
+    return _rounded({"n": len(found), "auroc": np.mean(scores), "found": np.mean(found)})
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in figures.items()}

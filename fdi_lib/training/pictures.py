@@ -1,0 +1,121 @@
+"""Cuts clean training tiles from listed pictures, split once and by picture.
+
+The list (``docs/training-data.tsv``) names every picture with its licence, sha256 and split; this module
+reads nothing that is not listed and refuses a file whose hash differs. It does not know about degradations.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyvips
+
+from fdi_lib.errors import ManifestError
+
+Split = Literal["train", "calibration", "test"]
+
+# Reductions applied before cutting: every source is a JPEG, and averaging at least 2 x 2 pixels removes its
+# artifacts ("truly clean"). Large pictures are cut at several scales for variety.
+_REDUCTIONS = {"photo": (2, 3, 4), "garment": (2,), "plate": (3, 4)}
+# Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
+_PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row of the picture list."""
+
+    path: Path
+    group_id: str  # pictures that show the same photograph share it; a split never cuts a group
+    kind: str  # photo | garment | plate
+    split: str
+    sha256: str
+
+    def load(self, reduction: int) -> np.ndarray:
+        """Return the picture reduced ``reduction`` times, uint8 HWC RGB.
+
+        Raises:
+            ManifestError: the file's sha256 is not the listed one.
+        """
+        data = self.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise ManifestError(
+                "picture differs from the list",
+                key="data.uri",
+                value=str(self.path),
+                remedy="fetch the listed file again, or correct the picture list",
+            )
+        image = pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
+        image = image.colourspace("srgb")
+        image = image.flatten() if image.hasalpha() else image
+        return np.ascontiguousarray(image.resize(1 / reduction, kernel="lanczos3").numpy()[..., :3])
+
+
+def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
+    """Read the pictures of one split, in the table's order.
+
+    Raises:
+        ManifestError: the table or a listed file is missing.
+    """
+    if not table.is_file():
+        raise ManifestError(
+            "picture list not found",
+            key="data.pictures",
+            value=str(table),
+            remedy="run from the repository root or name the list",
+        )
+    with table.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["split"] == split]
+    pictures = [Picture(root / r["picture"], r["group_id"], r["kind"], r["split"], r["sha256"]) for r in rows]
+    missing = [str(p.path) for p in pictures if not p.path.is_file()]
+    if missing:
+        raise ManifestError(
+            f"{len(missing)} listed pictures are missing, the first is {missing[0]}",
+            key="data.uri",
+            value=str(root),
+            remedy="set data.uri (or FDI_DATA) to the folder that holds them",
+        )
+    return pictures
+
+
+def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
+    """Yield the non-overlapping ``tile_px`` squares of an HWC image, row by row, centred on the image."""
+    height, width = image.shape[:2]
+    top, left = (height % tile_px) // 2, (width % tile_px) // 2
+    for y in range(top, height - tile_px + 1, tile_px):
+        for x in range(left, width - tile_px + 1, tile_px):
+            yield image[y : y + tile_px, x : x + tile_px]
+
+
+def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarray:
+    """Cut tiles from each picture over its reductions, at most the cap of its kind.
+
+    Flat tiles (standard deviation under 12 of 255) teach little and are left out in favour of others.
+
+    Returns:
+        uint8 array N x tile_px x tile_px x 3, RGB.
+    """
+    rng = np.random.default_rng(seed)
+    tiles: list[np.ndarray] = []
+    for picture in pictures:
+        found: list[np.ndarray] = []
+        for reduction in _REDUCTIONS[picture.kind]:
+            image = picture.load(reduction)
+            if min(image.shape[:2]) >= tile_px:
+                found += [t for t in cut_grid(image, tile_px) if t.std() > 12]
+        order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
+        tiles += [found[i] for i in order]
+    if not tiles:
+        raise ManifestError(
+            "no picture is large enough for a tile",
+            key="data.tile_px",
+            value=str(tile_px),
+            remedy="choose a smaller tile",
+        )
+    return np.stack(tiles)

@@ -1,0 +1,207 @@
+"""``fdi evaluate``: restored against reference, as a table, ``metrics.json`` and a contact sheet.
+
+One process, no Ray: a few hundred tiles. Synthetic data follow :mod:`fdi_lib.core.protocol`; folders hold a user's own
+pairs. It does not choose any parameter: what it prints on the test pictures changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvips
+from rich.console import Console
+from rich.table import Table
+
+from fdi_lib.core.protocol import Sample, Tile, degrade_tile, key_seed, mixtures, spread
+from fdi_lib.core.sheet import contact_sheet
+from fdi_lib.errors import ManifestError
+from fdi_lib.manifest import EvaluateManifest, StorageSettings
+from fdi_lib.storage.store import Store
+from fdi_lib.training.measure import EvaluationSet, RestorerLike, measure
+from fdi_lib.training.pictures import Split, cut_grid, read_list
+
+# Averaging 2 x 2 pixels of a JPEG source makes it truly clean. The larger pictures are cut once more at a quarter, for
+# clean tiles only: false positives are rare, and need the number.
+_REDUCTION, _REDUCTION_MORE = 2, 4
+_COLUMNS = (
+    "n",
+    "psnr_in",
+    "psnr_out",
+    "gain_db",
+    "gain_db_classified",
+    "gain_db_without_fidelity",
+    "ssim_in",
+    "ssim_out",
+    "classical",
+    "classical_gain_db",
+    "found",
+)
+
+
+def run(manifest: EvaluateManifest) -> dict[str, Any]:
+    """Load the models, measure, print and write; return what ``metrics.json`` holds.
+
+    Raises:
+        ManifestError: data missing, or none of the degradations has an adapter.
+        WeightsError: a checkpoint is missing or altered.
+    """
+    from fdi_lib.models.restorer import Restorer  # torch is imported only when something is measured
+
+    def load(fidelity: bool) -> RestorerLike:
+        settings = manifest.restore.model_copy(update={"fidelity": fidelity})
+        return Restorer.from_settings(manifest.models, manifest.classify, settings, resident_adapters=16, batch=8)
+
+    return evaluate(manifest, load)
+
+
+def evaluate(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -> dict[str, Any]:
+    """Do the work of :func:`run` with the restorers that ``load(fidelity)`` makes."""
+    started = time.monotonic()
+    restorer, bare = load(manifest.restore.fidelity), load(False)
+    data = (
+        _folders(manifest, set(restorer.adapter_hashes))
+        if manifest.data.kind == "folders"
+        else synthetic(manifest, set(restorer.adapter_hashes))
+    )
+    result, pictures = measure(data, restorer, bare, manifest.restore.mode, manifest.data.seed)
+    result["seconds"] = round(time.monotonic() - started, 1)
+
+    store = Store.open(manifest.output, StorageSettings())
+    store.replace("metrics.json", json.dumps(result, indent=1, sort_keys=True).encode())
+    store.replace("contact-sheet.png", _png(_sheet(pictures)))
+    store.replace("table.txt", _print(result).encode())
+    return result
+
+
+def split_tiles(table: str, root: str, split: Split, tile_px: int, reduction: int = _REDUCTION) -> list[Tile]:
+    """Cut the photographs of one split, reduced, along a grid; garments and plates are not clean enough.
+
+    Raises:
+        ManifestError: the table or a picture is missing or altered, or none is large enough.
+    """
+    tiles: list[Tile] = []
+    numbers: Counter[str] = Counter()
+    for picture in read_list(Path(table), Path(root), split):
+        if picture.kind == "photo":
+            for pixels in cut_grid(picture.load(reduction), tile_px):
+                tiles.append(Tile(picture.group_id, numbers[picture.group_id], pixels))
+                numbers[picture.group_id] += 1
+    if not tiles:
+        raise ManifestError(
+            "no picture of the list is large enough for a tile",
+            key="data.tile_px",
+            value=str(tile_px),
+            remedy="choose a smaller tile, or another list",
+        )
+    return tiles
+
+
+def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
+    """Degrade tiles of the test photographs by the protocol."""
+    data = manifest.data
+    names = [n for n in data.degradations if n in adapters]
+    if not names:
+        raise ManifestError(
+            "no adapter for any of the degradations",
+            key="data.degradations",
+            value=", ".join(data.degradations),
+            remedy="train an adapter, or name others",
+        )
+    tiles = split_tiles(data.pictures, data.uri, "test", data.tile_px)
+    more = split_tiles(data.pictures, data.uri, "test", data.tile_px, _REDUCTION_MORE)
+    chosen = spread(tiles, data.tiles_per_degradation, data.seed)
+    return EvaluationSet(
+        singles={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in names},
+        clean=spread(tiles + [Tile(t.picture, -1 - t.number, t.pixels) for t in more], data.clean_tiles, data.seed),
+        mixtures=[
+            degrade_tile(pair, tile, data.seed)
+            for pair in mixtures(names)
+            for tile in spread(tiles, data.tiles_per_mixture, key_seed(data.seed, *pair))
+        ],
+        unknown={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in data.degradations if n not in adapters},
+    )
+
+
+def _folders(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
+    """Pair ``NAME/degraded/*`` with ``NAME/clean/*`` by file name without extension."""
+    singles: dict[str, list[Sample]] = {}
+    for name in manifest.data.degradations:
+        if name not in adapters:
+            raise ManifestError(
+                "no adapter of this name",
+                key="data.degradations",
+                value=name,
+                remedy=f"use some of: {', '.join(sorted(adapters))}",
+            )
+        sides = [
+            {p.stem: p for p in sorted(Path(manifest.data.uri, name, side).glob("*")) if p.is_file()}
+            for side in ("degraded", "clean")
+        ]
+        if not sides[0] or sides[0].keys() != sides[1].keys():
+            odd = ", ".join(sorted(sides[0].keys() ^ sides[1].keys())[:3]) or "no picture"
+            raise ManifestError(
+                f"not pairs: {odd}",
+                key="data.uri",
+                value=f"{manifest.data.uri}/{name}",
+                remedy="put every picture into both degraded/ and clean/, under one name",
+            )
+        singles[name] = [
+            Sample(
+                (name,), Tile(stem, 0, _read(sides[1][stem])), _read(sides[0][stem]), key_seed(manifest.data.seed, stem)
+            )
+            for stem in sides[0]
+        ]
+        for sample in singles[name]:
+            if sample.pixels.shape != sample.tile.pixels.shape:
+                raise ManifestError(
+                    "the two pictures differ in size",
+                    key="data.uri",
+                    value=sample.tile.picture,
+                    remedy="align the pair",
+                )
+    return EvaluationSet(singles)
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="warning").colourspace("srgb")
+        return np.ascontiguousarray((image.flatten() if image.hasalpha() else image).numpy()[..., :3])
+    except pyvips.Error as exc:
+        raise ManifestError(
+            f"not readable as a picture: {exc.message.strip()}",
+            key="data.uri",
+            value=str(path),
+            remedy="remove the file or replace it",
+        ) from None
+
+
+def _sheet(pictures: dict[str, list[np.ndarray]]) -> np.ndarray:
+    return contact_sheet(
+        list(zip(*pictures.values(), strict=True)), ("input", "restored", "classical", "reference"), list(pictures)
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return bytes(pyvips.Image.new_from_array(pixels, interpretation="srgb").pngsave_buffer())
+
+
+def _print(result: dict[str, Any]) -> str:
+    """Print the table on standard output and return it as text."""
+    console = Console(record=True, width=160)
+    table = Table(title="Restored against reference (8 bit, mean over tiles)")
+    for column in ("degradation", *_COLUMNS):
+        table.add_column(
+            column.replace("_db", " dB").replace("_", " "), justify="right" if column != "classical" else "left"
+        )
+    for name, row in result["degradations"].items():
+        table.add_row(name, *(f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS))
+    console.print(table)
+    for part in ("clean", "mixtures", "unknown"):
+        console.print(f"{part}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result[part].items()))
+    return console.export_text()

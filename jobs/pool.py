@@ -1,0 +1,139 @@
+"""The cluster a job runs on, and what of it each half of the job may take.
+
+Joins the cluster that RAY_ADDRESS names, else starts one on this machine. The router's actors and Ray Data share it by
+a fixed split, so that neither can starve the other. Does NOT know what they work on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray.data import DataContext, ExecutionResources
+
+from fdi_lib.errors import FDIError
+from fdi_lib.manifest import Pools, RestorePool
+
+log = logging.getLogger(__name__)
+_GIB = 2**30
+_HEAP = 0.6  # of physical memory; Ray's object store takes 0.3
+
+
+@dataclass(frozen=True)
+class Amount:
+    """An amount of resources; ``memory`` in bytes."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    memory: float = 0.0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.cpus + other.cpus, self.gpus + other.gpus, self.memory + other.memory)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.cpus - other.cpus, self.gpus - other.gpus, self.memory - other.memory)
+
+    def __mul__(self, count: float) -> Amount:
+        return Amount(self.cpus * count, self.gpus * count, self.memory * count)
+
+    def holds(self, part: Amount) -> int:
+        """How often ``part`` fits."""
+        pairs = [(self.cpus, part.cpus), (self.gpus, part.gpus), (self.memory, part.memory)]
+        return min(math.floor(have / need + 1e-9) for have, need in pairs if need > 0)
+
+
+def stream_needs(pools: Pools) -> Amount:
+    """What reading and classifying need at the least: one decode task and the smallest classify pool."""
+    decode = Amount(pools.decode.cpus, 0.0, pools.decode.memory_gib * _GIB)
+    one = Amount(pools.classify.cpus, pools.classify.gpus, pools.classify.memory_gib * _GIB)
+    return decode + one * pools.classify.min
+
+
+def actor_needs(pool: RestorePool) -> Amount:
+    """What one restore actor needs."""
+    return Amount(pool.cpus, pool.gpus, pool.memory_gib * _GIB)
+
+
+@contextmanager
+def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[int]:
+    """Yield how many restore actors there may be; the rest of the cluster is Ray Data's.
+
+    A cluster that this process had joined already is used, and left as it is. On this machine alone, CPUs and memory
+    are promised more than once where they are short: a small machine is slow, not refused.
+
+    Raises:
+        FDIError: the cluster does not hold the smallest pools within ``wait_s``.
+    """
+    one = actor_needs(pools.restore) if restoring else Amount()
+    least = stream_needs(pools) + one * pools.restore.min
+    ours = not ray.is_initialized()
+    if ours:
+        _start(least)
+    try:
+        have = _wait_for(least, wait_s)
+        actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
+        with DataContext.current(_data_context(have - one * actors)):
+            yield actors
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(least: Amount) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(least.cpus)),
+        include_dashboard=False,
+        _memory=max(int(physical * _HEAP), math.ceil(least.memory)),
+        **quiet,
+    )
+
+
+def _wait_for(least: Amount, wait_s: float) -> Amount:
+    """Return what the cluster has once that is at least ``least``."""
+    deadline, told = time.monotonic() + wait_s, -math.inf
+    while True:
+        total = ray.cluster_resources()
+        have = Amount(total.get("CPU", 0.0), total.get("GPU", 0.0), total.get("memory", 0.0))
+        if have.holds(least) >= 1:
+            return have
+        message = f"the smallest pools need {_shown(least)}, the cluster has {_shown(have)}"
+        if time.monotonic() >= deadline:
+            raise FDIError(f"{message}; add nodes, or lower pools.*.min, cpus, gpus or memory_gib")
+        if time.monotonic() - told >= 30:
+            log.warning("%s; waiting for nodes, at most %.0f s", message, wait_s)
+            told = time.monotonic()
+        time.sleep(1)
+
+
+def _data_context(share: Amount) -> DataContext:
+    """Settings of Ray Data for this job alone: its share of the cluster, and that our batches stay as they are."""
+    context = DataContext.get_current().copy()
+    limits = ExecutionResources.for_limits(cpu=round(share.cpus, 4), gpu=round(share.gpus, 4), memory=share.memory)
+    context.execution_options.resource_limits = limits
+    # A yielded row is a batch of our own making: each becomes a block at once. With the default, blocks wait until they
+    # reach 128 MiB, and a listing of tiny rows would not stream at all.
+    context.target_max_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = 24 * 3600  # a cluster may wait for spot nodes; limits.wait_s is ours
+    context.issue_detectors_config.detectors = []  # advice on memory= for a developer, not for a user
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
+    return context
+
+
+def _shown(amount: Amount) -> str:
+    return f"{amount.cpus:g} CPUs, {amount.gpus:g} GPUs, {amount.memory / _GIB:.1f} GiB"

@@ -1,0 +1,146 @@
+"""``fdi restore``: the whole story on one screen. List, decode, classify, route, restore, account.
+
+``run`` holds the stages in order; how each works is in ``stream.py`` (Ray Data), ``dispatch.py`` (the router's shell)
+and ``fdi_lib.stages``. Does NOT know models beyond the functions in ``parts.py``, nor the command line.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from fdi_lib.core.routing import Backlog
+from fdi_lib.errors import ManifestError
+from fdi_lib.manifest import RestoreManifest, StorageSettings
+from fdi_lib.records import Status
+from fdi_lib.stages.decode import Decode
+from fdi_lib.storage import ledger
+from fdi_lib.storage.run import Run, fingerprint, finish_run, load_run_at, open_run
+from fdi_lib.storage.sources import list_objects
+from fdi_lib.storage.store import Store
+from jobs import report
+from jobs.dispatch import Dispatcher
+from jobs.parts import Parts, numeric_profile
+from jobs.pool import cluster
+from jobs.progress import Tally
+from jobs.stream import decisions, read_listing
+from jobs.workers import workforce
+
+_JUDGED_AFTER = 50  # images; a broken start is no broken run
+
+
+def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]:
+    """Run, or resume, a restoration; return its summary. Raises what :mod:`fdi_lib.errors` lists."""
+    parts = parts or Parts()
+    job = _preflight(manifest, parts)
+    if _nothing_new(job):
+        return _summary(job, Tally(), already_done=sum(ledger.counts(job.store).values()))
+    done = ledger.done_index(job.store)
+    return _work(manifest, parts, job, done, attempt=1)
+
+
+def retry(output: str, parts: Parts | None = None) -> dict[str, Any]:
+    """Run only what failed or waits for review again, as the next attempt; return the summary."""
+    job = load_run_at(output, StorageSettings())
+    manifest = RestoreManifest.model_validate(job.info["manifest"])
+    again = ledger.failed(job.store).select(["image_id", "shard", "attempt"])
+    if not again.num_rows:
+        return _summary(job, Tally(), already_done=sum(ledger.counts(job.store).values()))
+    parts = parts or Parts()
+    job = _preflight(manifest, parts)
+    return _work(manifest, parts, job, None, attempt=pc.max(again["attempt"]).as_py() + 1, again=again)
+
+
+def _work(manifest: RestoreManifest, parts: Parts, job: Run, done: np.ndarray | None, attempt: int,
+          again: pa.Table | None = None) -> dict[str, Any]:  # fmt: skip
+    """The stages, in order."""
+    limits = manifest.limits
+    already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
+    stopped_early = False
+    with cluster(manifest.pools, limits.wait_s) as actors, Tally(partial(_source_bytes, job)) as tally:
+        load_done = partial(ray.get, ray.put(done)) if done is not None else None
+        only, only_objects = _selection(manifest, again)
+        decode = Decode(manifest, parts.view_spec(manifest.models), load_done, only)
+        decided = decisions(manifest, decode, partial(parts.classifier, manifest), only_objects)
+        dispatcher = Dispatcher(workforce(manifest, job.info, parts, actors), Backlog(), attempt)
+        with closing(dispatcher.run(tally.watch(decided))) as finished:
+            for counts in finished:
+                tally.add(counts)
+                if tally.failed_more_than(limits.max_failed_fraction, of_at_least=_JUDGED_AFTER):
+                    stopped_early = True
+                    break
+        tally.counts.update(dispatcher.stats)
+    if not stopped_early and again is None:
+        found = read_listing(job.store)
+        assert found is not None, "the stream ended before its listing"
+        job = finish_run(job, found["ignored"], found["listing"])
+    report.run(manifest.output.uri, manifest.output.storage)
+    return _summary(job, tally, already_done, stopped_early)
+
+
+def _preflight(manifest: RestoreManifest, parts: Parts) -> Run:
+    """Find everything that can't work before anything is started, and open the run."""
+    if manifest.output.layout != "files":
+        remedy = "use output.layout: files, and `fdi pack` its images afterwards"
+        raise ManifestError(
+            "this release writes single files", key="output.layout", value=manifest.output.layout, remedy=remedy
+        )
+    Store.open(manifest.source.uri, manifest.source.storage).check()
+    Store.open(manifest.output.uri, manifest.output.storage).check(for_writing=True)
+    return open_run(manifest, parts.describe(manifest.models), numeric_profile(manifest))
+
+
+def _nothing_new(job: Run) -> bool:
+    """Whether the run is finished and its source still lists as it did then."""
+    if not job.finished:
+        return False
+    return job.is_done(fingerprint(entry for block in list_objects(job.source, 1000) for entry in block))
+
+
+def _selection(
+    manifest: RestoreManifest, again: pa.Table | None
+) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+    """Ids to work on, and the objects that hold them; None for all."""
+    if again is None:
+        return None, None
+    ids, shards = again["image_id"].to_pylist(), again["shard"].to_pylist()
+    objects = frozenset(shard or image_id for image_id, shard in zip(ids, shards, strict=True))
+    return frozenset(ids), None if manifest.source.format == "inventory" else objects
+
+
+def _source_bytes(job: Run) -> int | None:
+    found = read_listing(job.store)
+    return found["listing"]["bytes"] if found else None
+
+
+def _summary(job: Run, tally: Tally, already_done: int, stopped_early: bool = False) -> dict[str, Any]:
+    counts = ledger.counts(job.store)
+    images = sum(counts.values())
+    fraction = RestoreManifest.model_validate(job.info["manifest"]).limits.max_failed_fraction
+    return {
+        "images": images,
+        **{status.value: counts.get(status, 0) for status in Status},
+        "already_done": already_done,
+        "stopped_early": stopped_early,
+        "failed_fraction_exceeded": counts.get(Status.FAILED, 0) > fraction * images,
+        "seconds": round(tally.elapsed_s, 2),
+        "images_per_s": round(tally.images / max(tally.elapsed_s, 1e-6), 3),
+        "output": job.store.uri(),
+        "stage_seconds": {step: round(spent, 2) for step, spent in tally.seconds.items()},
+        "units": tally.counts["units"],
+        "adapter_loads": tally.counts["loads"],
+        "restore_actors": tally.counts["actors"],
+    }
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    sys.exit(main(["restore", *sys.argv[1:]]))

@@ -1,0 +1,124 @@
+"""The first half of the job on Ray Data: list, decode, classify. Out come decision rows, tiny and without pixels.
+
+One streaming task lists the source; Decode tasks turn objects into views; Classify actors turn views into decisions.
+Does NOT know routes, outputs or the ledger's rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from fdi_lib.core.batches import unpack
+from fdi_lib.manifest import RestoreManifest
+from fdi_lib.stages.classify import Classify, ViewClassifier
+from fdi_lib.stages.decode import Decode, pack_entries
+from fdi_lib.storage.run import Fingerprint
+from fdi_lib.storage.sources import list_objects
+from fdi_lib.storage.store import ObjectEntry, Store
+
+LISTING_FILE = "_control/listing.json"
+_CHUNK_OBJECTS = 256  # objects of one decode task at most,
+_CHUNK_BYTES = 64 * 2**20  # ended earlier by their size, so that large files and shards spread over tasks
+_GIB = 2**30
+
+
+def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], ViewClassifier],
+              only_objects: frozenset[str] | None = None, note_listing: bool = True) -> Iterator[pa.Table]:  # fmt: skip
+    """Yield tables of ``records.DECISION`` rows, as they are decided.
+
+    Args:
+        manifest: what is read, and the pools.
+        decode: the first stage.
+        load: makes a classifier, in each actor of the second stage.
+        only_objects: paths of the objects to read; None for all.
+        note_listing: write down in the output what was listed.
+    """
+    pools = manifest.pools
+    stream = (
+        ray.data.read_datasource(_Listing(manifest, only_objects, note_listing), num_cpus=0, override_num_blocks=1)
+        .map_batches(
+            lambda table: decode(table),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=pools.decode.cpus,
+            memory=pools.decode.memory_gib * _GIB,
+        )
+        .map_batches(
+            Classify,
+            fn_constructor_args=(load, pools.classify.batch, manifest.classify.unknown),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=pools.classify.min, max_size=pools.classify.max),
+            num_cpus=pools.classify.cpus,
+            num_gpus=pools.classify.gpus,
+            memory=pools.classify.memory_gib * _GIB,
+        )
+    )
+    for table in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from (rows for rows, _ in unpack(table))
+
+
+def read_listing(output: Store) -> dict[str, Any] | None:
+    """What was listed: ``{"listing": fingerprint, "ignored": {extension: count}}``; None until that is complete."""
+    try:
+        found: dict[str, Any] = json.loads(output.read(LISTING_FILE))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+class _Listing(Datasource):
+    """Lists the source in one task, as a stream of chunks of objects."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        arguments = self._arguments
+        nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(lambda: _list(*arguments), nothing_known)]
+
+
+def _list(manifest: RestoreManifest, only: frozenset[str] | None, note: bool) -> Iterator[pa.Table]:
+    """Yield packed chunks of objects; then note what was listed, so that the run can tell whether it is complete."""
+    listing, seen = list_objects(manifest.source, 1000), Fingerprint()
+    for chunk in _chunks(_seen_by(seen, listing), only):
+        yield pack_entries(chunk)
+    if not note:
+        return
+    found = {"listing": seen.summary(), "ignored": dict(sorted(listing.ignored.items()))}
+    output = Store.open(manifest.output.uri, manifest.output.storage)
+    output.replace(LISTING_FILE, json.dumps(found, sort_keys=True).encode())
+
+
+def _seen_by(seen: Fingerprint, blocks: Iterable[list[ObjectEntry]]) -> Iterator[ObjectEntry]:
+    for block in blocks:
+        for entry in block:
+            seen.add(entry)
+            yield entry
+
+
+def _chunks(entries: Iterable[ObjectEntry], only: frozenset[str] | None) -> Iterator[list[ObjectEntry]]:
+    chunk: list[ObjectEntry] = []
+    size = 0
+    for entry in entries:
+        if only is not None and entry.path not in only:
+            continue
+        chunk.append(entry)
+        size += max(entry.size, 0)  # unknown sizes are negative
+        if len(chunk) == _CHUNK_OBJECTS or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,178 @@
+"""``fdi verify``: accounting and fixity, re-read from storage: the source, the ledger, and every output's bytes.
+
+Streams the source and the outputs; holds ids and hashes, never pictures. Mends nothing. Does NOT know how rows came
+about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fdi_lib.errors import ItemError
+from fdi_lib.manifest import SourceSettings, StorageSettings
+from fdi_lib.records import Status
+from fdi_lib.storage import ledger
+from fdi_lib.storage.outputs import safe_name
+from fdi_lib.storage.run import Run, load_run_at
+from fdi_lib.storage.sources import list_objects, read_images
+from fdi_lib.storage.store import Store
+from jobs.failed import printable
+
+_COLUMNS = ["image_id", "shard", "source_uri", "source_sha256", "status", "attempt"]
+_COLUMNS += ["output_uri", "output_sha256", "output_bytes"]
+_WITH_OUTPUT = (Status.RESTORED, Status.CLEAN, Status.KEPT)
+_OBJECTS_PER_BLOCK = 1000
+
+
+class Difference(NamedTuple):
+    """One thing that isn't as the ledger says."""
+
+    what: str
+    name: str
+    detail: str = ""
+
+
+def run(output: str, storage: StorageSettings) -> dict[str, Any]:
+    """Compare source, ledger and outputs of the run at ``output``.
+
+    Returns:
+        ``output, finished, images`` (in the source), ``rows``, ``differences`` (their number) and ``found``: each
+        difference as ``what, name, detail``.
+
+    Raises:
+        RunConflictError: no run there.
+    """
+    found = load_run_at(output, storage)
+    rows = {}
+    differences = []
+    for row in ledger.load_effective(found.store, columns=_COLUMNS).to_pylist():
+        if row["image_id"] in rows:
+            differences.append(Difference("two different rows", row["image_id"], f"attempt {row['attempt']}"))
+        rows[row["image_id"]] = row
+    images, of_source = _check_source(found.source, rows)
+    differences += [*of_source, *_check_rows(found.store, rows), *_check_outputs(found, rows)]
+    return {
+        "output": found.store.uri(),
+        "finished": found.info["finished"],
+        "images": images,
+        "rows": len(rows),
+        "differences": len(differences),
+        "found": [difference._asdict() for difference in differences],
+    }
+
+
+def _check_source(source: SourceSettings, rows: dict[str, dict[str, Any]]) -> tuple[int, list[Difference]]:
+    """Every source image has a row, every row a source image, and the bytes are those that were decided on."""
+    store, seen, differences = Store.open(source.uri, source.storage), set(), []
+    for block in list_objects(source, _OBJECTS_PER_BLOCK):
+        for entry in block:
+            for reference, data in read_images(store, source, entry):
+                image_id = reference["image_id"]
+                if image_id in seen:
+                    differences.append(Difference("name twice in the source", image_id))
+                seen.add(image_id)
+                row = rows.get(image_id)
+                if row is None:
+                    differences.append(Difference("source image without a row", image_id))
+                elif isinstance(data, ItemError):
+                    if row["status"] != Status.FAILED:
+                        differences.append(Difference("source can't be read any more", image_id, str(data)))
+                elif row["source_sha256"] and _sha256(data) != row["source_sha256"]:
+                    differences.append(Difference("source changed after its row", image_id))
+    differences += [Difference("row without a source image", image_id) for image_id in sorted(rows.keys() - seen)]
+    return len(seen), differences
+
+
+def _check_rows(store: Store, rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    """Each row agrees with itself, and failed and review images have their JSON."""
+    for image_id, row in rows.items():
+        status = row["status"]
+        if status in _WITH_OUTPUT and not row["output_uri"]:
+            yield Difference("no output recorded", image_id, status)
+        if status == Status.FAILED and row["output_uri"]:
+            yield Difference("failed, but has an output", image_id, row["output_uri"])
+        if status in (Status.CLEAN, Status.KEPT) and row["output_sha256"] != row["source_sha256"]:
+            yield Difference("not a byte copy of its source", image_id, status)
+        if status in (Status.FAILED, Status.REVIEW) and not store.exists(f"{status}/{safe_name(row)}.json"):
+            yield Difference(f"no JSON in {status}/", image_id)
+
+
+def _check_outputs(found: Run, rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    """Every recorded output is there with its size and hash, and nothing else is."""
+    expected = {row["output_uri"]: row for row in rows.values() if row["output_uri"]}
+    if found.info["manifest"]["output"]["layout"] == "files":
+        yield from _check_files(found.store, expected)
+    else:
+        yield from _check_shards(found, expected)
+
+
+def _check_files(store: Store, expected: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    known: set[str] = set()
+    for uri, row in expected.items():
+        place, path = store.at(uri)
+        if place is not store:
+            yield Difference("output lies outside the run", row["image_id"], uri)
+            continue
+        known.update((path, f"{path}.json"))
+        try:
+            data = store.read(path)
+        except FileNotFoundError:
+            yield Difference("output is missing", row["image_id"], path)
+            continue
+        yield from _compare(row, data)
+        if not store.exists(f"{path}.json"):
+            yield Difference("sidecar is missing", row["image_id"], f"{path}.json")
+    for entry in store.walk("images/"):
+        if entry.path not in known:
+            yield Difference("nothing in the ledger names this file", entry.path)
+
+
+def _check_shards(found: Run, expected: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    settings = found.info["manifest"]["output"]
+    shards = SourceSettings(
+        uri=found.store.uri("shards"),
+        format=settings["layout"],
+        storage=StorageSettings.model_validate(settings["storage"]),
+    )
+    store, missing = Store.open(shards.uri, shards.storage), set(expected)
+    for block in list_objects(shards, _OBJECTS_PER_BLOCK):
+        for entry in block:
+            for reference, data in read_images(store, shards, entry):
+                uri = reference["source_uri"]
+                missing.discard(uri)
+                if uri not in expected:
+                    yield Difference("nothing in the ledger names this member", uri)
+                elif isinstance(data, ItemError):
+                    yield Difference("output can't be read", expected[uri]["image_id"], str(data))
+                else:
+                    yield from _compare(expected[uri], data)
+    for uri in sorted(missing):
+        yield Difference("output is missing", expected[uri]["image_id"], uri)
+
+
+def _compare(row: dict[str, Any], data: bytes) -> Iterator[Difference]:
+    if len(data) != row["output_bytes"]:
+        yield Difference("output has another size", row["image_id"], f"{len(data)} bytes, not {row['output_bytes']}")
+    elif _sha256(data) != row["output_sha256"]:
+        yield Difference("output has another hash", row["image_id"], row["output_uri"])
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def text(summary: dict[str, Any]) -> str:
+    """Each difference on a line, and what was compared."""
+    lines = [f"{d['what']}: {printable(d['name'])}  {printable(d['detail'])}".rstrip() for d in summary["found"]]
+    state = "" if summary["finished"] else "; this run is not finished"
+    counts = f"{summary['images']:,} images in the source, {summary['rows']:,} rows"
+    return "\n".join([*lines, f"{counts}, {summary['differences']:,} differences{state}"])
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    sys.exit(main(["verify", *sys.argv[1:]]))

@@ -1,0 +1,74 @@
+"""What the router's Ray workers run: the restore stage, as an actor that holds models, or as a task that copies.
+
+Apart from the driver's files, so that a worker imports no more than it needs. Does NOT know the router.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from fdi_lib.manifest import RestoreManifest
+from fdi_lib.records import Reason, Status
+from fdi_lib.stages.restore import Restore
+from jobs.dispatch import Workforce
+from jobs.parts import Parts
+
+_GIB = 2**30
+
+
+def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, actors: int) -> Workforce:
+    """Put together who does the router's work.
+
+    Args:
+        manifest: the resolved manifest.
+        run: run.json's content.
+        parts: how models are made.
+        actors: restore actors at most.
+    """
+    pool = manifest.pools.restore
+    make = partial(Restore, manifest, run, partial(parts.restorer, manifest))
+    restoring = ray.remote(RestoreActor).options(
+        num_cpus=pool.cpus, num_gpus=pool.gpus, memory=int(pool.memory_gib * _GIB)
+    )
+    copying = ray.remote(copy_images).options(num_cpus=0)
+    return Workforce(
+        hire=lambda: restoring.remote(make),
+        finish=lambda rows, attempt: copying.remote(manifest, run, rows, attempt),
+        give_up=given_up,
+        least=pool.min,
+        most=actors,
+        capacity=pool.resident_adapters,
+        wait_s=manifest.limits.wait_s,
+    )
+
+
+class RestoreActor:
+    """One restore stage with its models, kept loaded."""
+
+    def __init__(self, make: partial[Restore]) -> None:
+        """Load the models."""
+        self._stage = make()
+
+    def ready(self) -> bool:
+        """Return once the models are loaded."""
+        return True
+
+    def work(self, rows: pa.Table, attempt: int) -> dict[str, Any]:
+        """Finish one unit; return its counts."""
+        return self._stage(rows, attempt)
+
+
+def copy_images(manifest: RestoreManifest, run: dict[str, Any], rows: pa.Table, attempt: int) -> dict[str, Any]:
+    """Finish one unit that needs no model; return its counts."""
+    return Restore(manifest, run)(rows, attempt)
+
+
+def given_up(rows: pa.Table) -> pa.Table:
+    """Rows of images that no worker survives, as failed ones."""
+    detail = "the process that restored it died every time; look into the image, or give pools.restore more memory_gib"
+    fate = {"status": Status.FAILED, "reason": Reason.WORKER_DIED, "detail": detail, "route": ""}
+    return pa.Table.from_pylist([row | fate for row in rows.to_pylist()], schema=rows.schema)

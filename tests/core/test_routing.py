@@ -1,0 +1,126 @@
+"""Units are bounded, nothing waits for ever, and adapters stay where they are."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fdi_lib.core.routing import PATIENCE, TRIES, Backlog, Unit, Worker, after_loss, choose
+
+
+def rows(routes: list[str], side: int = 100) -> pa.Table:
+    count = len(routes)
+    return pa.table(
+        {
+            "image_id": [f"{i:06d}" for i in range(count)],
+            "route": routes,
+            "width": pa.array([side] * count, pa.int32()),
+            "height": pa.array([side] * count, pa.int32()),
+        }
+    )
+
+
+def take_all(backlog: Backlog) -> list[Unit]:
+    return [backlog.take(0) for _ in range(len(backlog.ready))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.sampled_from(["", "noise", "haze>noise"]), min_size=1, max_size=40), max_size=8))
+def test_every_row_is_in_exactly_one_bounded_unit_of_its_route(batches: list[list[str]]) -> None:
+    backlog = Backlog(unit_images=7)
+    for number, routes in enumerate(batches):
+        backlog.add(rows(routes).append_column("batch", pa.array([number] * len(routes))), now=0.0)
+    backlog.flush(0.0, closed=True)
+    units = take_all(backlog)
+    assert all(0 < unit.rows.num_rows <= 7 for unit in units)
+    assert all(set(unit.rows["route"].to_pylist()) == {unit.route} for unit in units)
+    seen = sorted((row["batch"], row["image_id"]) for unit in units for row in unit.rows.to_pylist())
+    assert seen == [(number, f"{i:06d}") for number, routes in enumerate(batches) for i in range(len(routes))]
+    assert backlog.images == 0
+
+
+def test_a_unit_is_bounded_in_pixels_and_a_huge_image_travels_alone() -> None:
+    backlog = Backlog(unit_images=10, unit_pixels=25_000)
+    backlog.add(rows(["noise"] * 5), now=0.0)
+    backlog.add(rows(["haze"], side=1000), now=0.0)
+    backlog.flush(0.0, closed=True)
+    assert sorted(unit.rows.num_rows for unit in take_all(backlog)) == [1, 1, 2, 2]
+
+
+def test_a_rare_route_is_flushed_by_age_and_when_the_backlog_is_full() -> None:
+    backlog = Backlog(unit_images=4, limit=3, max_age_s=5.0)
+    backlog.add(rows(["rain"]), now=0.0)
+    backlog.flush(4.9)
+    assert not backlog.ready
+    backlog.flush(5.0)
+    assert [unit.route for unit in take_all(backlog)] == ["rain"]
+    backlog.add(rows(["a", "b", "c"]), now=6.0)
+    assert backlog.full
+    backlog.flush(6.0)
+    assert [unit.route for unit in take_all(backlog)] == ["a"]
+
+
+def test_units_go_where_the_adapters_are_and_a_hot_route_spreads_to_idle_workers() -> None:
+    backlog = Backlog(unit_images=1)
+    backlog.add(rows(["noise"] * 6), now=0.0)
+    workers = [Worker(0, capacity=2, adapters=["haze"]), Worker(1, capacity=2, adapters=["noise"])]
+    sent = []
+    while (chosen := choose(backlog, workers)) is not None:
+        index, worker = chosen
+        worker.assign(backlog.take(index).route)
+        sent.append(worker.key)
+    assert sent == [1, 1, 0, 0]  # the holder until it is busy, then the idle one, which now holds it too
+    assert workers[0].adapters == ["haze", "noise"]
+
+
+def test_the_least_recently_used_adapter_goes_first() -> None:
+    worker = Worker(0, capacity=2)
+    assert [worker.assign(route) for route in ("a", "b", "a", "c", "a>b")] == [1, 1, 0, 1, 1]
+    assert worker.adapters == ["a", "b"]
+
+
+def test_a_cold_route_is_overtaken_only_so_often() -> None:
+    backlog = Backlog(unit_images=1)
+    worker = Worker(0, capacity=1, adapters=["hot"])
+    backlog.add(rows(["cold"]), now=0.0)
+    sent = []
+    while "cold" not in sent:
+        backlog.add(rows(["hot"]), now=0.0)
+        chosen = choose(backlog, [worker])
+        assert chosen is not None
+        route = backlog.take(chosen[0]).route
+        worker.assign(route)
+        worker.in_flight = 0
+        sent.append(route)
+    assert len(sent) == PATIENCE + 2
+
+
+def test_sixteen_routes_that_fit_are_loaded_once_each() -> None:
+    backlog = Backlog(unit_images=2, limit=10**6)
+    for _ in range(20):
+        backlog.add(rows([f"r{i}" for i in range(16)] * 2), now=0.0)
+    workers = [Worker(key, capacity=8) for key in range(2)]
+    loads = 0
+    while (chosen := choose(backlog, workers)) is not None:
+        loads += chosen[1].assign(backlog.take(chosen[0]).route)
+        for worker in workers:
+            worker.in_flight = 0
+    assert not backlog.ready
+    assert loads <= 24
+
+
+def test_a_deadly_unit_is_halved_until_the_guilty_image_stands_alone() -> None:
+    pending, given_up, alive = [Unit("noise", rows(["noise"] * 8))], [], []
+    while pending:
+        unit = pending.pop()
+        ids = unit.rows["image_id"].to_pylist()
+        if "000005" not in ids:
+            alive += ids
+            continue
+        again = after_loss(unit)
+        given_up += [] if again else ids
+        pending += again
+    assert given_up == ["000005"]
+    assert sorted(alive) == [f"{i:06d}" for i in range(8) if i != 5]
+    assert after_loss(Unit("noise", rows(["noise"]), tries=TRIES)) == []

@@ -1,0 +1,141 @@
+"""The evaluation from a manifest to its files, with a restorer of three lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from scipy.ndimage import uniform_filter
+
+from fdi_lib.core.decision import Decision
+from fdi_lib.errors import ManifestError
+from fdi_lib.manifest import EvaluateManifest, load_manifest
+from jobs.evaluate import evaluate
+
+REPOSITORY = Path(__file__).parents[2]
+KEYS = {
+    "n", "psnr_in", "psnr_out", "gain_db", "gain_db_classified", "gain_db_without_fidelity", "ssim_in", "ssim_out",
+    "classical", "classical_gain_db", "found",
+}  # fmt: skip
+
+
+class FakeRestorer:
+    """Smooths what is noisy, lightens what is dark."""
+
+    adapter_hashes = {"noise": "0" * 64, "low_light": "1" * 64}  # noqa: RUF012
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        return [self._decide(image) for image in images]
+
+    def _decide(self, image: np.ndarray) -> Decision:
+        if image.mean() < 60:
+            return Decision("single", (("low_light", 1.0),))
+        rough = np.abs(np.diff(image.astype(float), axis=0)).mean()
+        return Decision("single", (("noise", 1.0),)) if rough > 10 else Decision("clean")
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        return [self._apply(i, [n for n, _ in d.adapters]) for i, d in zip(images, decisions, strict=True)]
+
+    def _apply(self, image: np.ndarray, names: list[str]) -> np.ndarray:
+        out = image.astype(float)
+        for name in names:
+            out = uniform_filter(out, (5, 5, 1)) if name == "noise" else out * 3
+        return np.clip(out, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A picture list with two test photographs, smooth ramps of 512 px."""
+    rows = ["picture\tgroup_id\tkind\tsource_repository\tlicence\tsha256\tsplit"]
+    for i in range(2):
+        ramp = np.linspace(70, 250, 512)[:, None, None] * np.ones((1, 512, 3)) * (1 - 0.1 * i)
+        data = pyvips.Image.new_from_array(ramp.astype(np.uint8)).jpegsave_buffer(Q=98)
+        (tmp_path / f"{i}.jpg").write_bytes(data)
+        rows.append(f"{i}.jpg\tg{i}\tphoto\there\tCC0\t{hashlib.sha256(data).hexdigest()}\ttest")
+    (tmp_path / "list.tsv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def manifest(root: Path, output: Path, **data: object) -> EvaluateManifest:
+    settings = {"uri": str(root), "pictures": str(root / "list.tsv"), "tile_px": 64, "tiles_per_degradation": 4}
+    settings |= {"tiles_per_mixture": 2, "clean_tiles": 6, "degradations": ["noise", "low_light", "haze"], **data}
+    return EvaluateManifest.model_validate({"kind": "evaluate", "data": settings, "output": str(output)})
+
+
+def test_synthetic(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path_factory.mktemp("out")
+    result = evaluate(manifest(pictures, output), lambda fidelity: FakeRestorer())
+    stored = json.loads((output / "metrics.json").read_text())
+    assert stored == result
+    assert set(stored["degradations"]) == {"noise", "low_light"}
+    for row in stored["degradations"].values():
+        assert set(row) == KEYS
+        assert row["n"] == 4
+        assert row["gain_db"] > 3
+    assert stored["degradations"]["noise"]["classical"] == "non-local means"
+    assert stored["clean"]["n"] == 6
+    assert stored["clean"]["untouched"] == 1
+    assert stored["mixtures"]["n"] == 2
+    assert stored["unknown"]["n"] == 4  # haze has no adapter
+    assert "noise" in capsys.readouterr().out
+    assert pyvips.Image.new_from_file(str(output / "contact-sheet.png")).bands == 3
+
+
+def test_synthetic_is_reproducible(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    first, second = (
+        evaluate(manifest(pictures, tmp_path_factory.mktemp("out")), lambda fidelity: FakeRestorer()) for _ in range(2)
+    )
+    assert first["degradations"] == second["degradations"]
+
+
+def test_restorer_without_fidelity_is_asked_for(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    asked: list[bool] = []
+
+    def load(fidelity: bool) -> FakeRestorer:
+        asked.append(fidelity)
+        return FakeRestorer()
+
+    evaluate(manifest(pictures, tmp_path_factory.mktemp("out"), degradations=["noise"], clean_tiles=0), load)
+    assert asked == [True, False]
+
+
+def test_folders(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side, sigma in (("clean", 0), ("degraded", 40)):
+        folder = tmp_path / "data" / "noise" / side
+        folder.mkdir(parents=True)
+        for name in ("a", "b"):
+            pixels = np.clip(128 + rng.normal(0, sigma, (48, 64, 3)), 0, 255).astype(np.uint8)
+            pyvips.Image.new_from_array(pixels).pngsave(str(folder / f"{name}.png"))
+    settings = manifest(tmp_path / "data", tmp_path / "out", kind="folders", degradations=["noise"])
+    result = evaluate(settings, lambda fidelity: FakeRestorer())
+    assert result["degradations"]["noise"]["n"] == 2
+    assert result["degradations"]["noise"]["gain_db"] > 8
+
+    (tmp_path / "data" / "noise" / "clean" / "b.png").unlink()
+    with pytest.raises(ManifestError, match="not pairs: b"):
+        evaluate(settings, lambda fidelity: FakeRestorer())
+
+
+def test_no_adapter_for_anything(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(ManifestError, match=r"data\.degradations"):
+        evaluate(
+            manifest(pictures, tmp_path_factory.mktemp("o"), degradations=["haze"]), lambda fidelity: FakeRestorer()
+        )
+
+
+@pytest.mark.parametrize("name", ["compact", "folders"])
+def test_shipped_manifest_parses(name: str, tmp_path: Path) -> None:
+    loaded = load_manifest(str(REPOSITORY / f"manifests/evaluate/{name}.yaml"), [f"data.uri={tmp_path}"])
+    assert isinstance(loaded, EvaluateManifest)
+    if name == "compact":
+        assert loaded.data.tiles_per_degradation >= 60
+        assert loaded.data.clean_tiles >= 400

@@ -1,0 +1,176 @@
+"""The job end to end on a small local Ray, with fakes for models: all is accounted for, once, with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fdi_lib.errors import ManifestError, StorageRefusedError
+from fdi_lib.manifest import RestoreManifest, StorageSettings
+from fdi_lib.storage import ledger
+from fdi_lib.storage.store import Store
+from jobs import restore
+from jobs.parts import Parts
+from tests import fakes
+
+PARTS = Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, fakes.make_restorer)
+POOLS = {
+    "decode": {"cpus": 0.5, "memory_gib": 0.1},
+    "classify": {"cpus": 0.4, "memory_gib": 0.1, "max": 1, "batch": 4},
+    "restore": {"cpus": 0.5, "memory_gib": 0.1, "max": 1},
+}
+
+
+def png(mean: int, size: tuple[int, int] = (48, 64)) -> bytes:
+    pixels = np.random.default_rng(mean).integers(mean - 5, mean + 6, (*size, 3)).astype(np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "png")
+    return sink.getvalue()
+
+
+def archive(folder: Path) -> Path:
+    """Two tars: 4 clean, 2 unknown, 12 damaged, 3 broken; a plain file; and a text that is no image."""
+    folder.mkdir(parents=True)
+    means = [20, 20, 21, 22, 60, 61, *range(90, 96), 140, 141, 142, 200, 201, 202]
+    files = {f"{i:04d}.png": png(mean) for i, mean in enumerate(means)}
+    files |= {"b0.jpg": b"", "b1.png": b"text", "b2.png": png(90)[:-100]}
+    for shard, names in (("a", sorted(files)[::2]), ("b", sorted(files)[1::2])):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(files[name])
+                tar.addfile(info, io.BytesIO(files[name]))
+    (folder / "plain.png").write_bytes(png(99))
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def manifest_for(source: Path, folder: Path, **settings: Any) -> RestoreManifest:
+    base = {"kind": "restore", "source": {"uri": str(source)}, "output": {"uri": str(folder)}, "pools": POOLS}
+    return RestoreManifest.model_validate(base | {"limits": {"max_failed_fraction": 0.5, "wait_s": 30.0}} | settings)
+
+
+def tree(output: Path) -> dict[str, str]:
+    """Hashes of all images and sidecars."""
+    files = sorted(path for path in (output / "images").rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def rows_of(output: Path) -> dict[str, dict[str, Any]]:
+    store = Store.open(str(output), StorageSettings())
+    return {row["image_id"]: row for row in ledger.load_effective(store).to_pylist()}
+
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def test_everything_is_accounted_for_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+    manifest = manifest_for(archive(tmp_path / "in"), tmp_path / "out")
+    summary = restore.run(manifest, PARTS)
+    statuses = {
+        key: summary[key] for key in ("images", "restored", "clean", "kept", "review", "failed", "already_done")
+    }
+    assert statuses == {
+        "images": 22, "restored": 13, "clean": 4, "kept": 0, "review": 2, "failed": 3, "already_done": 0,
+    }  # fmt: skip
+    out = tmp_path / "out"
+    rows = rows_of(out)
+    clean = rows["a.tar/0000.png"]
+    assert clean["status"] == "clean" and clean["output_sha256"] == clean["source_sha256"]
+    restored = rows["b.tar/0013.png"]
+    assert restored["composition"] == "haze:0.50>noise:1.00" and restored["steps"] == 8
+    assert [adapter["name"] for adapter in restored["adapters"]] == ["haze", "noise"]
+    data = (out / "images/b/0013.png").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == restored["output_sha256"] and len(data) == restored["output_bytes"]
+    assert json.loads((out / "images/b/0013.png.json").read_text())["image_id"] == "b.tar/0013.png"
+    assert {rows[i]["reason"] for i in rows if rows[i]["status"] == "failed"} == {
+        "empty_file",
+        "not_an_image",
+        "truncated",
+    }
+    assert len(list((out / "failed").rglob("*.json"))) == 3 and len(list((out / "review").rglob("*.json"))) == 2
+    info = json.loads((out / "run.json").read_text())
+    assert info["finished"] and info["ignored"] == {"txt": 1}
+
+    before = tree(out)
+    again = restore.run(manifest, PARTS)
+    assert again["already_done"] == again["images"] == 22 and again["units"] == 0
+    assert tree(out) == before
+
+    (tmp_path / "in/late.png").write_bytes(png(98))
+    more = restore.run(manifest, PARTS)
+    assert (more["images"], more["already_done"], more["restored"]) == (23, 22, 14)
+
+
+def test_one_and_two_actors_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    source = archive(tmp_path / "in")
+    summaries = []
+    for actors in (1, 2):
+        pools = POOLS | {"restore": {"cpus": 0.5, "memory_gib": 0.1, "min": actors, "max": actors}}
+        manifest = manifest_for(source, tmp_path / f"out{actors}", pools=pools)
+        parts = Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, fakes.make_slow)
+        summaries.append(restore.run(manifest, parts))
+    assert [summary["restore_actors"] for summary in summaries] == [1, 2]
+    assert tree(tmp_path / "out1") == tree(tmp_path / "out2")
+    assert len({row["worker"] for row in rows_of(tmp_path / "out2").values() if row["status"] == "restored"}) == 2
+
+
+def test_an_image_that_kills_its_worker_stands_alone_in_failed(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(6):
+        (source / f"{number}.png").write_bytes(png(100 + number, (48, 66 if number == 3 else 64)))
+    parts = Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, fakes.make_deadly)
+    summary = restore.run(manifest_for(source, tmp_path / "out"), parts)
+    assert (summary["restored"], summary["failed"]) == (5, 1)
+    assert rows_of(tmp_path / "out")["3.png"]["reason"] == "worker_died"
+
+
+def test_a_refused_candidate_waits_for_review_and_retry_runs_only_that(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, mean in enumerate((20, 100, 101)):
+        (source / f"{number}.png").write_bytes(png(mean))
+    manifest = manifest_for(source, tmp_path / "out")
+    blank = Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, fakes.make_blank)
+    summary = restore.run(manifest, blank)
+    assert (summary["clean"], summary["review"]) == (1, 2)
+    assert (tmp_path / "out/review/1.png").exists() and rows_of(tmp_path / "out")["1.png"]["reason"] == "gate"
+    summary = restore.retry(str(tmp_path / "out"), PARTS)
+    assert (summary["images"], summary["restored"], summary["already_done"]) == (3, 2, 1)
+    assert rows_of(tmp_path / "out")["1.png"]["attempt"] == 2
+    assert not list((tmp_path / "out/review").glob("*"))
+
+
+def test_a_clearly_broken_run_stops_early_and_can_be_resumed(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(120):
+        (source / f"{number:03d}.png").write_bytes(b"" if number < 80 else png(20))
+    limits = {"max_failed_fraction": 0.01, "wait_s": 30.0}
+    summary = restore.run(manifest_for(source, tmp_path / "out", limits=limits), PARTS)
+    assert summary["stopped_early"] and summary["failed_fraction_exceeded"] and summary["images"] < 120
+    assert json.loads((tmp_path / "out/run.json").read_text())["finished"] is None
+    resumed = restore.run(manifest_for(source, tmp_path / "out", limits={"max_failed_fraction": 1.0}), PARTS)
+    assert (resumed["images"], resumed["failed"], resumed["clean"]) == (120, 80, 40)
+    assert resumed["already_done"] == summary["images"] and not resumed["stopped_early"]
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageRefusedError, match="no such file or folder"):
+        restore.run(manifest_for(tmp_path / "absent", tmp_path / "out"), PARTS)
+    source = archive(tmp_path / "in")
+    with pytest.raises(ManifestError, match=r"output\.layout"):
+        restore.run(
+            manifest_for(source, tmp_path / "out", output={"uri": str(tmp_path / "out"), "layout": "parquet"}), PARTS
+        )
+    assert not (tmp_path / "out").exists()

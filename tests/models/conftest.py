@@ -1,0 +1,58 @@
+"""A small preset with random weights, saved as a preset is, for the tests of everything that loads models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fdi_lib.core.similarity import Geometry, Thresholds
+from fdi_lib.manifest import ModelSettings
+from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.base import Base
+from fdi_lib.models.encoder import COMPACT, Encoder
+from fdi_lib.models.presets import file_sha256
+
+NAMES = ("haze", "jpeg", "noise")
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with encoder, base, bank and three adapters whose outputs differ from the bare base's."""
+    root = tmp_path_factory.mktemp("preset")
+    torch.manual_seed(0)
+    Base.compact().save_pretrained(root / "base")
+    Encoder(COMPACT).save_pretrained(root / "encoder")
+    encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
+    rng, count, width = np.random.default_rng(0), len(NAMES), 256
+    geometry = Geometry(NAMES, np.zeros(width), np.eye(width), rng.normal(size=(count, width)))
+    thresholds = Thresholds(np.zeros(count), np.ones(count), 3.0, 400.0, np.ones(count), 0.5, 0.1, 1.0)
+    tokens = rng.normal(size=(count, 16, 128)).astype(np.float32)
+    statistics = rng.random((500, 2))
+    bank = ReferenceBank(geometry, thresholds, tokens, np.ones(count), np.ones(count), statistics, encoder_sha256)
+    bank.save_pretrained(root / "bank")
+    for name in NAMES:
+        config = AdapterConfig(
+            name,
+            (48, 96, 128, 160),
+            base_sha256=file_sha256(root / "base" / "base.safetensors"),
+            encoder_sha256=encoder_sha256,
+        )
+        adapter = FDIAdapter(config, torch.from_numpy(bank.tokens_of(name)))
+        for parameter in adapter.parameters():
+            torch.nn.init.normal_(parameter, std=0.03)
+        adapter.save_pretrained(root / "adapters" / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def models(preset: Path) -> ModelSettings:
+    """Settings that name the small preset."""
+    return ModelSettings(
+        preset="custom",
+        encoder={"uri": str(preset / "encoder")},
+        base={"uri": str(preset / "base")},
+        bank=str(preset / "bank"),
+        adapters=str(preset / "adapters"),
+    )

@@ -1,0 +1,45 @@
+"""Decisions become columns; batches keep one shape; rows with a status pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from fdi_lib.core.batches import pack, unpack
+from fdi_lib.core.decision import Decision
+from fdi_lib.records import DECISION
+from fdi_lib.stages.classify import Classify
+from tests.fakes import SPEC, FakeClassifier
+
+
+def batch(means: list[int | None]) -> pa.Table:
+    """Rows with a mean have views; the others have failed."""
+    empty = dict.fromkeys(DECISION.names) | {"scores": [], "pages": [], "route": "", "composition": ""}
+    rows = [empty | {"image_id": str(i), "status": "failed" if m is None else ""} for i, m in enumerate(means)]
+    views = [np.full((SPEC.count, 16, 16, 3), m, np.uint8) for m in means if m is not None]
+    return pack(pa.Table.from_pylist(rows, schema=DECISION), np.stack(views))
+
+
+def decide(table: pa.Table, unknown: str = "review") -> list[dict]:
+    return [row for rows, _ in unpack(Classify(FakeClassifier, 4, unknown)(table)) for row in rows.to_pylist()]
+
+
+def test_each_verdict_becomes_a_status_or_a_route() -> None:
+    rows = decide(batch([20, None, 60, 100, 140, 200]))
+    assert [row["status"] for row in rows] == ["clean", "failed", "review", "", "", ""]
+    assert [row["route"] for row in rows] == ["", "", "", "noise", "haze>noise", "scratch"]
+    assert rows[4]["composition"] == "haze:0.50>noise:1.00"
+    assert rows[2]["reason"] == "unknown" and abs(rows[2]["residual"] - 0.9) < 1e-6
+    assert decide(batch([60]), unknown="keep")[0]["status"] == "kept"
+
+
+def test_every_forward_pass_has_the_same_shape() -> None:
+    shapes = []
+
+    class Spy(FakeClassifier):
+        def classify_views(self, views: np.ndarray) -> list[Decision]:
+            shapes.append(views.shape[0])
+            return super().classify_views(views)
+
+    Classify(Spy, 4, "review")(batch([100] * 6))
+    assert shapes == [4, 4]

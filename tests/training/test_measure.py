@@ -1,0 +1,101 @@
+"""Figures of a restorer whose gains are known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fdi_lib.core.decision import Decision
+from fdi_lib.core.protocol import Sample, Tile
+from fdi_lib.training.measure import EvaluationSet, measure
+
+
+class FakeRestorer:
+    """Knows two adapters: ``darker`` halves, ``brighter`` adds 40. Decides by the value of the first pixel."""
+
+    adapter_hashes = {"brighter": "b" * 64, "darker": "d" * 64}  # noqa: RUF012
+
+    def __init__(self, decisions: dict[int, Decision]) -> None:
+        self.decisions = decisions
+        self.routes: list[set[str]] = []
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        return [self.decisions[int(image[0, 0, 0])] for image in images]
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        assert noise_keys is not None and len(noise_keys) == len(images) == len(decisions)
+        self.routes.append({d.route for d in decisions})
+        results = []
+        for image, decision in zip(images, decisions, strict=True):
+            out = image.astype(np.int64)
+            for name, _ in decision.adapters:
+                out = out // 2 if name == "darker" else out + 40
+            results.append(out.astype(np.uint8))
+        return results
+
+
+def sample(clean: int, degraded: int, *applied: str) -> Sample:
+    shape = (16, 16, 3)
+    return Sample(
+        applied, Tile(f"p{clean}", 0, np.full(shape, clean, np.uint8)), np.full(shape, degraded, np.uint8), degraded
+    )
+
+
+BRIGHTER = Decision("single", (("brighter", 1.0),), residual=0.1)
+CLEAN = Decision("clean")
+UNKNOWN = Decision("unknown", residual=0.9)
+
+
+def test_single_degradation() -> None:
+    samples = [sample(100, 59, "brighter"), sample(101, 62, "brighter")]
+    restorer = FakeRestorer({59: BRIGHTER, 62: CLEAN})
+    bare = FakeRestorer({})
+    result, pictures = measure(EvaluationSet({"brighter": samples}), restorer, bare, "progressive", 0)
+    row = result["degradations"]["brighter"]
+    # Errors of 41 and 39 levels become 1 each; the second image is not found, and so not restored.
+    before = 20 * np.log10([255 / 41, 255 / 39])
+    assert row["n"] == 2
+    assert row["psnr_in"] == pytest.approx(before.mean(), abs=1e-3)
+    assert row["psnr_out"] == pytest.approx(20 * np.log10(255), abs=1e-3)
+    assert row["gain_db"] == pytest.approx(row["psnr_out"] - row["psnr_in"], abs=1e-3)
+    assert row["gain_db_classified"] == pytest.approx((20 * np.log10(255) - before[0]) / 2, abs=1e-3)
+    assert row["gain_db_without_fidelity"] == pytest.approx(row["gain_db"])
+    assert row["found"] == 0.5
+    assert row["classical"] == "do nothing" and row["classical_gain_db"] == 0
+    assert 0 < row["ssim_in"] < row["ssim_out"] <= 1
+    assert [int(p[0, 0, 0]) for p in pictures["brighter"]] == [59, 99, 59, 100]
+    assert result["clean"] == {"n": 0, "untouched": None, "interval": None}
+    assert result["mixtures"]["n"] == result["unknown"]["n"] == 0
+
+
+def test_clean_and_unknown() -> None:
+    shape = (16, 16, 3)
+    clean = [Tile(f"p{i}", 0, np.full(shape, i, np.uint8)) for i in (1, 2, 3, 4)]
+    data = EvaluationSet({"brighter": [sample(100, 60, "brighter")]}, clean=clean)
+    data.unknown = {"rain": [sample(100, 7, "rain"), sample(100, 8, "rain")]}
+    restorer = FakeRestorer({60: BRIGHTER, 1: CLEAN, 2: CLEAN, 3: CLEAN, 4: BRIGHTER, 7: UNKNOWN, 8: CLEAN})
+    result, _ = measure(data, restorer, restorer, "progressive", 0)
+    assert result["clean"]["n"] == 4
+    assert result["clean"]["untouched"] == 0.75
+    low, high = result["clean"]["interval"]
+    assert 0 <= low < 0.75 < high <= 1
+    assert result["unknown"] == {"n": 2, "auroc": 0.5, "found": 0.5}
+
+
+def test_mixture_is_compared_with_the_better_single_of_each_tile() -> None:
+    # 200 halved is 100, less 40 is 60: undone by +40, and nothing undoes the other half of the way.
+    mixed = sample(50, 60, "brighter", "darker")
+    both = Decision("mixture", (("darker", 1.0), ("brighter", 1.0)))
+    data = EvaluationSet({"brighter": [sample(100, 61, "brighter")]}, mixtures=[mixed])
+    restorer = FakeRestorer({61: BRIGHTER, 60: both})
+    result, _ = measure(data, restorer, restorer, "progressive", 0)
+    # brighter alone: 100 (error 50), darker alone: 30 (20), brighter and darker in order of repair: 50 or 70.
+    best_single = 20 * np.log10(255 / 20)
+    figures = result["mixtures"]
+    assert figures["n"] == 1 and figures["f1"] == 1
+    assert figures["gain_over_best_single_db_classified"] == pytest.approx(
+        20 * np.log10(255 / 20) - best_single, abs=1e-3
+    )
+    assert all(len(routes) == 1 for routes in restorer.routes)
