@@ -80,7 +80,7 @@ def show(uri: str) -> dict[str, Any]:
         }
         for k, name in enumerate(bank.names)
     }
-    limits = {"detect": t.detect, "unknown_energy": t.unknown_energy, "member": t.member, "explained": t.explained}
+    limits = {"detect": t.detect, "unknown_energy": t.unknown_energy, "member": t.member}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
 
 

@@ -12,7 +12,6 @@ import json
 import logging
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exc:  # argparse has already said why
         return exc.code if isinstance(exc.code, int) else 2
     _log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
-    before = _on_sigterm(_interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         outcome: Outcome = args.call(args)
     except FDIError as exc:
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return 1
     finally:
-        _on_sigterm(before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if options.json:
         print(json.dumps(outcome.summary), flush=True)
     else:
@@ -91,16 +90,6 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _on_sigterm(handler: Any) -> Any:
-    """Set the handler of SIGTERM and return the one before; only the main thread may."""
-    if threading.current_thread() is not threading.main_thread():
-        return signal.SIG_DFL
-    return signal.signal(signal.SIGTERM, handler)
-
-
-# ---- commands: each loads its job, calls it and judges the summary
-
-
 def _restore(args: argparse.Namespace) -> Outcome:
     manifest: Any = load_manifest(args.manifest, args.overrides, "restore")
     from jobs import restore
@@ -118,7 +107,7 @@ def _plan(args: argparse.Namespace) -> Outcome:
 def _retry(args: argparse.Namespace) -> Outcome:
     from jobs import restore
 
-    return _accounted(restore.retry(args.output))
+    return _accounted(restore.retry(args.output, storage=_storage(args)))
 
 
 def _status(args: argparse.Namespace) -> Outcome:

@@ -5,7 +5,6 @@ Does NOT know Ray or storage; imports torch only inside a worker.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,9 @@ def describe(models: ModelSettings) -> dict[str, Any]:
 
 def view_spec(models: ModelSettings) -> ViewSpec:
     """Size and number of the views that the classifier takes."""
-    from fdi_lib.models.presets import model_folders
+    from fdi_lib.models import presets
 
-    config = json.loads((model_folders(models).encoder / "config.json").read_text())
-    return ViewSpec(config["vision"]["image_size"], config["crops"], config["detail_gain"])
+    return presets.view_spec(models)
 
 
 def load_classifier(manifest: RestoreManifest) -> ViewClassifier:

@@ -46,9 +46,9 @@ def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]
     return _work(manifest, parts, job, done, attempt=1)
 
 
-def retry(output: str, parts: Parts | None = None) -> dict[str, Any]:
+def retry(output: str, parts: Parts | None = None, storage: StorageSettings | None = None) -> dict[str, Any]:
     """Run only what failed or waits for review again, as the next attempt; return the summary."""
-    job = load_run_at(output, StorageSettings())
+    job = load_run_at(output, storage or StorageSettings())
     manifest = RestoreManifest.model_validate(job.info["manifest"])
     again = ledger.failed(job.store).select(["image_id", "shard", "attempt"])
     if not again.num_rows:

@@ -34,7 +34,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
         RunConflictError: no run there.
     """
     found = load_run_at(output, storage)
-    rows = ledger.load_effective(found.store, columns=["status", "reason", "source_bytes"])
+    rows = ledger.load_effective(found.store, columns=["status", "reason", "source_bytes"], folders=ledger.EVERYWHERE)
     opened = datetime.fromisoformat(found.info["opened"])
     ended = datetime.fromisoformat(found.info["finished"]) if found.finished else now or datetime.now(UTC)
     seconds = max((ended - opened).total_seconds(), 1.0)

@@ -55,23 +55,35 @@ class Thresholds:
     """What calibration on held-out references found; see :mod:`fdi_lib.training.bank`.
 
     Args:
-        clean_mean_K, clean_std_K: matched-filter score r . u_k of clean images.
-        detect: image-level maximum of the standardised scores at the clean false-positive rate.
+        clean_mean_K: mean matched-filter score r . u_k of clean images.
+        scale_K: unit of each score's detection: its standard deviation over clean images, but at least a quarter of
+            the mildest damage's score, so that a degradation that stands out far spends none of the false positives.
+        detect: image-level maximum of the scaled scores at the clean false-positive rate.
         unknown_energy: |r|^2 at the same quantile of clean images.
         single_K: median amplitude of each degradation alone: the unit of composite weights.
+        left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
+            quantile of images known to be k).
         member: a further degradation joins a mixture from this share of its ``single`` amplitude on.
-        explained: explained share of |r|^2 below which an image is unknown (a low quantile of known degradations).
         l1: sparsity of the code, in amplitude.
     """
 
     clean_mean_K: np.ndarray
-    clean_std_K: np.ndarray
+    scale_K: np.ndarray
     detect: float
     unknown_energy: float
     single_K: np.ndarray
+    left_K: np.ndarray
     member: float
-    explained: float
     l1: float
+
+
+def clean_limits(statistics_N2: np.ndarray, rate: float) -> tuple[float, float]:
+    """Limits of clean images' (detection, energy) that together are exceeded at about ``rate``.
+
+    Four fifths of it go to detection, which names a degradation; one fifth to energy, which finds unknown ones.
+    """
+    detect = np.quantile(statistics_N2[:, 0], 1 - 0.8 * rate)
+    return float(detect), float(np.quantile(statistics_N2[:, 1], 1 - 0.2 * rate))
 
 
 def shrunk_covariance(x_ND: np.ndarray) -> np.ndarray:
@@ -104,7 +116,7 @@ def statistics(r_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     """Everything a decision is made of.
 
     Returns:
-        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N (image-level maximum of the standardised matched filters);
+        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N (image-level maximum of the scaled matched filters);
         ``energy`` N (|r|^2); ``residual`` N (unexplained share of it).
     """
     unit_KD = geometry.unit_KD
@@ -115,7 +127,7 @@ def statistics(r_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     return {
         "cosine": score_NK / np.sqrt(energy_N)[:, None],
         "amplitude": amplitude_NK,
-        "detect": ((score_NK - thresholds.clean_mean_K) / thresholds.clean_std_K).max(1),
+        "detect": ((score_NK - thresholds.clean_mean_K) / thresholds.scale_K).max(1),
         "energy": energy_N,
         "residual": left_N / energy_N,
     }
@@ -154,7 +166,7 @@ def decide(
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
             members = []
-        elif not detected or 1 - residual < thresholds.explained or not members:
+        elif not detected or not members or residual * energy > max(thresholds.left_K[members]):
             verdict, members = "unknown", []
         else:
             verdict = "single" if len(members) == 1 else "mixture"

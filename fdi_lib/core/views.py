@@ -7,7 +7,9 @@ arrays; this module does not know the encoder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,6 +36,11 @@ class ViewSpec:
         """Refuse a number of crops that no square grid has."""
         if round(self.crops**0.5) ** 2 != self.crops:
             raise ValueError(f"crops must be a square number, not {self.crops}")
+
+    @classmethod
+    def from_encoder(cls, config: Mapping[str, Any]) -> ViewSpec:
+        """The views that an encoder of this configuration takes."""
+        return cls(config["vision"]["image_size"], config["crops"], config["detail_gain"])
 
     @property
     def count(self) -> int:

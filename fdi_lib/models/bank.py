@@ -5,7 +5,6 @@ It is data made by :mod:`fdi_lib.training.bank` and read by the classifier and t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fdi_lib.core.similarity import Geometry, Thresholds
+from fdi_lib.core.similarity import Geometry, Thresholds, clean_limits
 from fdi_lib.errors import WeightsError
 
 
@@ -46,10 +45,10 @@ class ReferenceBank:
         return self.geometry.names
 
     def at_rate(self, clean_false_positive_rate: float) -> Thresholds:
-        """Return the thresholds at another clean false-positive rate (half of it for each of the two tests)."""
-        detect, energy = np.quantile(self.clean_statistics, 1 - clean_false_positive_rate / 2, axis=0)
+        """Return the thresholds at another clean false-positive rate."""
+        detect, energy = clean_limits(self.clean_statistics, clean_false_positive_rate)
         values = {f.name: getattr(self.thresholds, f.name) for f in fields(Thresholds)}
-        return Thresholds(**{**values, "detect": float(detect), "unknown_energy": float(energy)})
+        return Thresholds(**{**values, "detect": detect, "unknown_energy": energy})
 
     def tokens_of(self, name: str) -> np.ndarray:
         """FDI tokens T,D of one degradation."""
@@ -68,15 +67,15 @@ class ReferenceBank:
             "pairs": self.pairs_K,
             "clean_statistics": self.clean_statistics,
             "clean_mean": t.clean_mean_K,
-            "clean_std": t.clean_std_K,
+            "scale": t.scale_K,
             "single": t.single_K,
+            "left": t.left_K,
         }
         save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, folder / "bank.safetensors")
         scalars = {
             "detect": t.detect,
             "unknown_energy": t.unknown_energy,
             "member": t.member,
-            "explained": t.explained,
             "l1": t.l1,
         }
         config = {"names": list(g.names), "encoder_sha256": self.encoder_sha256, "thresholds": scalars}
@@ -104,12 +103,12 @@ class ReferenceBank:
             Geometry(tuple(config["names"]), a["mean"], a["whitening"], a["fdi"]),
             Thresholds(
                 a["clean_mean"],
-                a["clean_std"],
+                a["scale"],
                 scalars["detect"],
                 scalars["unknown_energy"],
                 a["single"],
+                a["left"],
                 scalars["member"],
-                scalars["explained"],
                 scalars["l1"],
             ),
             a["fdi_tokens"].astype(np.float32),
@@ -118,7 +117,3 @@ class ReferenceBank:
             a["clean_statistics"],
             config["encoder_sha256"],
         )
-
-    def fingerprint(self, folder: Path) -> str:
-        """SHA-256 of the stored tensors' file."""
-        return hashlib.sha256((folder / "bank.safetensors").read_bytes()).hexdigest()

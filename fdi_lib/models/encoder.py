@@ -40,7 +40,7 @@ class Encoder(nn.Module):
         self.qformer = Blip2QFormerModel(Blip2QFormerConfig(**config["qformer"]))
         width = config["qformer"]["hidden_size"]
         self.query_tokens = nn.Parameter(torch.randn(1, config["query_tokens"], width) * 0.02)
-        self.view_spec = view_spec(config)
+        self.view_spec = ViewSpec.from_encoder(config)
 
     @property
     def token_shape(self) -> tuple[int, int]:
@@ -108,11 +108,6 @@ class Encoder(nn.Module):
             )
         encoder.eval().requires_grad_(False)
         return encoder
-
-
-def view_spec(config: dict) -> ViewSpec:
-    """The views that an encoder of this configuration takes."""
-    return ViewSpec(config["vision"]["image_size"], config["crops"], config["detail_gain"])
 
 
 def pooled(tokens_BTD: torch.Tensor) -> torch.Tensor:

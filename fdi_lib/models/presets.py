@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import ModelSettings
 
@@ -61,6 +62,11 @@ def model_folders(models: ModelSettings) -> ModelFolders:
             f"models.adapters: no folder in {folders.adapters} holds adapter.safetensors; train one with `fdi train`"
         )
     return folders
+
+
+def view_spec(models: ModelSettings) -> ViewSpec:
+    """The views that the encoder takes, from its configuration alone."""
+    return ViewSpec.from_encoder(json.loads((model_folders(models).encoder / "config.json").read_text()))
 
 
 @lru_cache(maxsize=256)

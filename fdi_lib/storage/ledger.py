@@ -20,6 +20,8 @@ from fdi_lib.records import LEDGER, Status
 from fdi_lib.storage.store import Store
 
 FOLDER = "ledger/"
+STAGED = "_control/staged/ledger/"  # rows whose images still have to be put into a shard, a folder for each shard
+EVERYWHERE = (STAGED, FOLDER)  # in this order no row is missed that is committed in between
 # Two rows of one image and attempt (a unit that ran twice) differ at most in what is not compared here.
 _ORDER = [
     ("image_id", "ascending"),
@@ -30,13 +32,14 @@ _ORDER = [
 ]
 
 
-def write_part(store: Store, table: pa.Table, attempt: int) -> str | None:
+def write_part(store: Store, table: pa.Table, attempt: int, folder: str = FOLDER) -> str | None:
     """Create a part with ``table``, durably; its name follows from the image ids and the attempt.
 
     Args:
         store: the run's output.
         table: rows with at least the columns of ``records.LEDGER``; they all hold ``attempt``.
         attempt: 1 for a first run.
+        folder: where to; another one only for rows that are not committed yet.
 
     Returns:
         The part's path; None if it already exists: the same images at the same attempt were accounted for before.
@@ -45,13 +48,13 @@ def write_part(store: Store, table: pa.Table, attempt: int) -> str | None:
     digest = hashlib.blake2b(str(attempt).encode(), digest_size=16)
     for image_id in sorted(table["image_id"].to_pylist()):
         digest.update(b"\0" + image_id.encode())
-    path = f"{FOLDER}{digest.hexdigest()}.parquet"
+    path = f"{folder}{digest.hexdigest()}.parquet"
     sink = io.BytesIO()
     pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd")
     return path if store.create(path, sink.getvalue()) else None
 
 
-def scan(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def scan(store: Store, columns: list[str] | None = None, folder: str = FOLDER) -> Iterator[pa.Table]:
     """Stream all parts as they are: rows of several attempts, and duplicates, included.
 
     A part that a compaction deletes in the meantime is found again in the merged one, which is listed before.
@@ -63,12 +66,14 @@ def scan(store: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
     complete = False
     while not complete:
         complete = True
-        for entry in store.walk(FOLDER):
+        for entry in store.walk(folder):
             if entry.path in seen or not entry.path.endswith(".parquet"):
                 continue
             seen.add(entry.path)
             try:
-                yield pq.read_table(pa.BufferReader(store.read(entry.path)), columns=columns)
+                # Without threads: Arrow's pool can abort a process that ends while its threads start (arrow#34314).
+                part = pq.ParquetFile(pa.BufferReader(store.read(entry.path)))
+                yield part.read(columns=columns, use_threads=False)
             except FileNotFoundError:
                 complete = False
             except pa.ArrowException as error:
@@ -91,26 +96,28 @@ def effective(table: pa.Table) -> pa.Table:
     return table.take(order.filter(pa.array(first)))
 
 
-def load_effective(store: Store, columns: list[str] | None = None) -> pa.Table:
+def load_effective(
+    store: Store, columns: list[str] | None = None, folders: tuple[str, ...] = (FOLDER,)
+) -> pa.Table:
     """All effective rows of a run, with ``columns`` (all of ``records.LEDGER`` by default)."""
     wanted = LEDGER.names if columns is None else columns
     needed = [name for name in LEDGER.names if name in {*wanted, *(key for key, _ in _ORDER)}]
     schema = pa.schema([LEDGER.field(name) for name in needed])
-    parts = list(scan(store, needed))
+    parts = [part for folder in folders for part in scan(store, needed, folder)]
     return effective(pa.concat_tables(parts) if parts else schema.empty_table()).select(wanted)
 
 
 def counts(store: Store) -> dict[str, int]:
-    """Effective rows per status; every status is there."""
+    """Effective rows per status, those that wait for their shard included; every status is there."""
     found = {str(status): 0 for status in Status}
-    for group in load_effective(store, ["status"])["status"].value_counts().to_pylist():
+    for group in load_effective(store, ["status"], EVERYWHERE)["status"].value_counts().to_pylist():
         found[group["values"]] = group["counts"]
     return found
 
 
 def failed(store: Store, reason: str | None = None) -> pa.Table:
     """Effective rows that failed or wait for review, with all columns; only those of ``reason`` if it is given."""
-    table = load_effective(store)
+    table = load_effective(store, folders=EVERYWHERE)
     table = table.filter(pc.is_in(table["status"], pa.array([str(Status.FAILED), str(Status.REVIEW)])))
     return table if reason is None else table.filter(pc.equal(table["reason"], reason))
 
@@ -126,7 +133,8 @@ def done_index(store: Store) -> np.ndarray:
     Returns:
         uint64 array 2,N: first and second halves of the sorted keys (:func:`image_key`, big-endian), each key once.
     """
-    parts = [_keys(table["image_id"].to_pylist()) for table in scan(store, ["image_id"])]
+    tables = (table for folder in EVERYWHERE for table in scan(store, ["image_id"], folder))
+    parts = [_keys(table["image_id"].to_pylist()) for table in tables]
     keys = np.concatenate([np.empty((2, 0), np.uint64), *parts], axis=1)
     keys = keys[:, np.lexsort((keys[1], keys[0]))]
     new = np.ones(keys.shape[1], dtype=bool)

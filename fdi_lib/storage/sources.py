@@ -21,7 +21,7 @@ from fdi_lib.errors import ItemError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import inventory_entries
-from fdi_lib.storage.shards import Member, RangeReader, Row, parquet_rows, tar_members
+from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
 from fdi_lib.storage.store import UNKNOWN_SIZE, ObjectEntry, Store, check_name, extension, is_absolute
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ IMAGE_EXTENSIONS = frozenset({
 })
 # fmt: on
 _SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
-_PARQUET_AHEAD_BYTES = 64 * 2**10  # Parquet's own buffer is larger: read-ahead is for the footer
+_LITTLE_AHEAD_BYTES = 64 * 2**10  # for a Parquet file's footer (Parquet reads ahead itself), and for a tar's headers alone
 
 
 def is_image(path: str) -> bool:
@@ -89,7 +89,7 @@ def list_objects(source: SourceSettings, objects_per_block: int) -> Listing:
 
 
 def read_images(
-    store: Store, source: SourceSettings, entry: ObjectEntry
+    store: Store, source: SourceSettings, entry: ObjectEntry, with_bytes: bool = True
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """Stream an object's images in order, each with its ``REFERENCE`` row, in one sequential read.
 
@@ -102,8 +102,9 @@ def read_images(
         store: the store rooted at ``source.uri``.
         source: where the entry comes from.
         entry: as listed by :func:`list_objects`.
+        with_bytes: False for the rows alone: of a tar, only headers are read, and the bytes are empty.
     """
-    path = _below(source, entry.path)
+    path = path_below(source, entry.path)
     uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
     kind = "file" if source.format == "inventory" else {"tar": "tar", "parquet": "parquet"}.get(extension(path), "file")
     row = {
@@ -125,12 +126,12 @@ def read_images(
             return
         size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size
         row |= {"shard": path, "length": size}
-        reader = RangeReader(here, name, size, **({"ahead": _PARQUET_AHEAD_BYTES} if kind == "parquet" else {}))
-        yield from _shard(row, reader)
+        ahead = _LITTLE_AHEAD_BYTES if kind == "parquet" or not with_bytes else READ_AHEAD_BYTES
+        yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes)
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
     except ItemError as error:
-        yield row | {"image_id": _harmless(path)}, error
+        yield row | {"image_id": harmless(path)}, error
 
 
 def read_image(store: Store, reference: dict[str, Any]) -> bytes:
@@ -146,7 +147,7 @@ def read_image(store: Store, reference: dict[str, Any]) -> bytes:
         if reference["kind"] == "tar":
             data = here.read(name, reference["offset"], reference["length"])
         else:
-            reader = RangeReader(here, name, _size(here, name), ahead=_PARQUET_AHEAD_BYTES)
+            reader = RangeReader(here, name, _size(here, name), ahead=_LITTLE_AHEAD_BYTES)
             data = next((row.data or b"" for row in parquet_rows(reader, only=reference["row"])), b"")
     except FileNotFoundError:
         raise ItemError(Reason.MISSING_SOURCE, reference["object"]) from None
@@ -176,13 +177,15 @@ def companions(store: Store, path: str, size: int) -> Iterator[Companion]:
     Raises:
         ItemError: as :func:`fdi_lib.storage.shards.tar_members`.
     """
-    for member in tar_members(RangeReader(store, path, size)):
+    for member in tar_members(RangeReader(store, path, size, _LITTLE_AHEAD_BYTES)):
         if not is_image(member.name) and not member.problem:
             name = _plain(member.name)
             yield Companion(sample_key(name), name, member.offset, member.length)
 
 
-def _shard(row: dict[str, Any], reader: RangeReader) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
+def _shard(
+    row: dict[str, Any], reader: RangeReader, with_bytes: bool
+) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """The images of one shard; ``row`` names the shard."""
     taken: set[str] = set()
     rows = parquet_rows(reader) if row["kind"] == "parquet" else filter(lambda m: is_image(m.name), tar_members(reader))
@@ -194,13 +197,13 @@ def _shard(row: dict[str, Any], reader: RangeReader) -> Iterator[tuple[dict[str,
             data = ItemError(Reason.MISSING_SOURCE, "the row holds no bytes") if item.data is None else item.data
         else:
             place = {"offset": item.offset, "length": item.length}
-            data = _member_bytes(reader, item)
+            data = _member_bytes(reader, item) if with_bytes else b""
         name = _plain(raw)
         try:
             check_name(f"{row['shard']}/{name}")
         except ItemError as error:
-            name, data = _harmless(name), error
-        name = _unique(name, taken)
+            name, data = harmless(name), error
+        name = unique(name, taken)
         yield row | place | {"image_id": f"{row['shard']}/{name}", "source_uri": f"{row['object']}#{raw}"}, data
 
 
@@ -219,8 +222,8 @@ def _plain(name: str) -> str:
     return name if name.startswith("/") or ".." in name.split("/") else posixpath.normpath(name)
 
 
-def _harmless(name: str) -> str:
-    """The name if it is safe; else one segment that looks like it, told apart from others by a hash."""
+def harmless(name: str) -> str:
+    """Return the name if it is safe; else one segment that looks like it, told apart from others by a hash."""
     try:
         return check_name(name)
     except ItemError:
@@ -228,7 +231,8 @@ def _harmless(name: str) -> str:
         return f"unsafe-{digest}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[-80:]}"
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def unique(name: str, taken: set[str]) -> str:
+    """Return the name, or ``name~2.ext`` and so on where it is taken, and add it to ``taken``."""
     stem, dot, suffix = name.rpartition(".") if "." in posixpath.basename(name) else (name, "", "")
     count, free = 1, name
     while free in taken:
@@ -245,8 +249,8 @@ def _size(store: Store, name: str) -> int:
     return size
 
 
-def _below(source: SourceSettings, path: str) -> str:
-    """Path below ``source.uri``; of an absolute URI below the source's folder, else the URI without its scheme."""
+def path_below(source: SourceSettings, path: str) -> str:
+    """Return the path below ``source.uri``; of an absolute URI below the source's folder, else the URI without its scheme."""
     if not is_absolute(path):
         return path
     folder = f"{posixpath.dirname(local_path(source.uri) or source.uri)}/"

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
-from fdi_lib.core.similarity import Geometry, Thresholds, decide, inverse_root, shrunk_covariance, statistics
+from fdi_lib.core.similarity import (
+    Geometry,
+    Thresholds,
+    clean_limits,
+    decide,
+    inverse_root,
+    shrunk_covariance,
+    statistics,
+)
 from fdi_lib.core.views import make_views
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder, pooled
@@ -88,14 +97,8 @@ def calibrate(
     Returns:
         The thresholds and the clean images' statistics, N,2 (detection, energy).
     """
-    names = geometry.names
+    names, unit_KD = geometry.names, geometry.unit_KD
     r_clean = geometry.residual(features(encoder, held_out)[1])
-    score_clean = r_clean @ geometry.unit_KD.T
-    start = Thresholds(score_clean.mean(0), score_clean.std(0), np.inf, np.inf, np.ones(len(names)), 0.5, 0.0, _L1)
-    clean = statistics(r_clean, geometry, start)
-    clean_statistics = np.stack([clean["detect"], clean["energy"]], axis=1)
-    detect, energy = np.quantile(clean_statistics, 1 - rate / 2, axis=0)
-
     sets: list[tuple[str, ...]] = [(n,) for n in names] * 4 + list(itertools.combinations(names, 2))
     q, truth = [], []
     for i, image in enumerate(held_out):
@@ -104,17 +107,21 @@ def calibrate(
             q.append(features(encoder, [degraded(kinds, image, [seed, 99, j, i])])[1][0])
             truth.append(frozenset(kinds))
     r = geometry.residual(np.stack(q))
-    found = statistics(r, geometry, start)
-    single = np.ones(len(names))
-    for k, name in enumerate(names):
-        alone = [i for i, t in enumerate(truth) if t == {name}]
-        single[k] = max(float(np.median(found["amplitude"][alone, k])), 1e-3)
-    explained = float(np.quantile(1 - found["residual"], 0.01))
+    alone = [[i for i, kinds in enumerate(truth) if kinds == {name}] for name in names]
+
+    score_clean, score = r_clean @ unit_KD.T, r @ unit_KD.T
+    mildest = np.array([np.quantile(score[rows, k], 0.05) for k, rows in enumerate(alone)])
+    scale = np.maximum(score_clean.std(0), 0.25 * (mildest - score_clean.mean(0)))
+    start = Thresholds(score_clean.mean(0), scale, np.inf, np.inf, np.ones(len(names)), np.ones(len(names)), 0.5, _L1)
+    clean, found = statistics(r_clean, geometry, start), statistics(r, geometry, start)
+    clean_statistics = np.stack([clean["detect"], clean["energy"]], axis=1)
+    detect, energy = clean_limits(clean_statistics, rate)
+    single = np.array([max(np.median(found["amplitude"][rows, k]), 1e-3) for k, rows in enumerate(alone)])
+    left_N = found["residual"] * found["energy"]
+    left = np.array([np.quantile([left_N[i] for i, kinds in enumerate(truth) if n in kinds], 0.99) for n in names])
     best, best_score = start, -1.0
     for member in _MEMBER_CHOICES:
-        t = Thresholds(
-            start.clean_mean_K, start.clean_std_K, float(detect), float(energy), single, float(member), explained, _L1
-        )
+        t = replace(start, detect=detect, unknown_energy=energy, single_K=single, left_K=left, member=float(member))
         decisions = decide(np.stack(q), geometry, t, max_adapters=3, mode="composite")
         singles = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 1]
         mixed = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 2]

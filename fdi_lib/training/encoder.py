@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
-from fdi_lib.core.views import make_views
-from fdi_lib.models.encoder import COMPACT, Encoder, pooled, view_spec
+from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.models.encoder import COMPACT, Encoder, pooled
 from fdi_lib.training.base import augmented_crop
 from fdi_lib.training.loop import Batch, FitSettings, fit
 
-_SIDES = (96, 128, 160, 192)  # px of the training crops: the whole view is reduced 1 to 2 times
+_SIDES = (96, 128, 192, 192)  # px of the training crops: the whole view is reduced 1 to 2 times
 _MIXED = 0.3  # share of samples with two degradations
 
 
@@ -65,14 +65,14 @@ def train_encoder(
 def _sample(tiles: np.ndarray, kinds: tuple[str, ...], seed: int, index: int) -> tuple[np.ndarray, ...]:
     """One picture, clean and degraded: views 2,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
     rng = np.random.default_rng([seed, index])
-    clean = augmented_crop(tiles, int(rng.choice(_SIDES)), rng)
+    clean = augmented_crop(tiles, int(rng.choice(_SIDES)), rng, wide_tones=True)
     chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False)
     degraded = clean
     for name in in_order_of_damage(kinds[k] for k in chosen):
         degraded = degrade(name, degraded, rng)
     labels = np.zeros(len(kinds), np.float32)
     labels[chosen] = 1
-    spec = replace(view_spec(COMPACT), crops=1)
+    spec = replace(ViewSpec.from_encoder(COMPACT), crops=1)
     return make_views(quantised(clean), spec), make_views(quantised(degraded), spec), labels
 
 
@@ -109,6 +109,6 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     alike_BB = content_2BD[count:] @ content_2BD[:count].T / 0.1
     content = F.cross_entropy(alike_BB, torch.arange(count))
 
-    loss = contrast + 8 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
+    loss = contrast + 16 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
     found = ((along_BK / length_B1).argmax(1) == labels_BK.argmax(1))[labels_BK.sum(1) == 1].float().mean()
     return {"loss": loss, "contrast": contrast, "detect": detect, "span": span, "content": content, "found": found}

@@ -37,8 +37,8 @@ def bank() -> tuple[Geometry, Thresholds]:
         float(np.quantile(standard.max(1), 0.995)),
         float(np.quantile(energy, 0.995)),
         single,
+        np.full(2, float(np.quantile(energy, 0.999))),
         0.3,
-        0.5,
         1.0,
     )
     return geometry, thresholds

@@ -43,8 +43,8 @@ class Archive:
         row = dict.fromkeys(LEDGER.names) | {
             "schema_version": 1, "image_id": name, "shard": "", "source_uri": str(path), "source_bytes": len(data),
             "source_sha256": hashlib.sha256(data).hexdigest(), "status": status, "reason": "", "detail": "",
-            "route": "", "composition": "", "scores": [], "residual": 0.0, "output_uri": "", "output_sha256": "", "seconds": 0.5,
-            "attempt": 1, "worker": "w",
+            "route": "", "composition": "", "scores": [], "residual": 0.0, "output_uri": "", "output_sha256": "",
+            "seconds": 0.5, "attempt": 1, "worker": "w",
         }  # fmt: skip
         store = self.run.store
         if output is not None:

@@ -27,6 +27,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Address of the dashboard of a fresh head, and the environment to talk to it."""
@@ -42,16 +47,17 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
-        while socket.socket().connect_ex(("127.0.0.1", dashboard)):
+        while not answers(dashboard):
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "head.log").read_text()
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
-        process.send_signal(signal.SIGTERM)  # with --block it ends what it started
+        os.killpg(process.pid, signal.SIGTERM)  # the session that we started, and nothing else
         try:
-            process.wait(30)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait(5)
 
 
 def test_a_submitted_job_joins_its_cluster_and_restores(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
     rng, count, width = np.random.default_rng(0), len(NAMES), 256
     geometry = Geometry(NAMES, np.zeros(width), np.eye(width), rng.normal(size=(count, width)))
-    thresholds = Thresholds(np.zeros(count), np.ones(count), 3.0, 400.0, np.ones(count), 0.5, 0.1, 1.0)
+    thresholds = Thresholds(np.zeros(count), np.ones(count), 3.0, 400.0, np.ones(count), np.full(count, 1e9), 0.5, 1.0)
     tokens = rng.normal(size=(count, 16, 128)).astype(np.float32)
     statistics = rng.random((500, 2))
     bank = ReferenceBank(geometry, thresholds, tokens, np.ones(count), np.ones(count), statistics, encoder_sha256)
