@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def build(manifest: BankManifest) -> dict[str, Any]:
     encoder = Encoder.from_pretrained(folder)
     table, root = Path(made.pictures), Path(made.uri)
     rng = np.random.default_rng(manifest.seed)
-    content = _clean_images(read_list(table, root, "train"), rng)
-    held_out = _clean_images(read_list(table, root, "calibration"), rng)
+    content, _ = _clean_images(read_list(table, root, "train"), rng)
+    held_out, weights = _clean_images(read_list(table, root, "calibration"), rng)
     reference = [content[i] for i in rng.permutation(len(content))[:_REFERENCES]]
     bank = build_bank(
         encoder,
@@ -51,6 +52,7 @@ def build(manifest: BankManifest) -> dict[str, Any]:
         content,
         reference,
         held_out,
+        weights,
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
     )
@@ -75,27 +77,37 @@ def show(uri: str) -> dict[str, Any]:
             "pairs": int(bank.pairs_K[k]),
             "explained_by_mean": round(float(bank.spread_K[k]), 3),
             "amplitude": round(float(t.single_K[k]), 2),
+            "limit": round(float(t.limit_K[k]), 2),
             "nearest": bank.names[int(cosine_KK[k].argmax())],
             "nearest_cosine": round(float(cosine_KK[k].max()), 3),
         }
         for k, name in enumerate(bank.names)
     }
-    limits = {"detect": t.detect, "unknown_energy": t.unknown_energy, "member": t.member}
+    limits = {"unknown_energy": t.unknown_energy, "member": t.member}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
 
 
-def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> list[np.ndarray]:
-    """Tiles of several sizes and reductions, at most a fixed number from each picture; some are made grey."""
+def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
+    """Tiles of several sizes and reductions, at most a fixed number from each photograph; some are made grey.
+
+    Returns:
+        The tiles and their weights: photographs count alike however many tiles one gives, because the tiles of a
+        picture are not independent; garments on plain grounds, which no archive is made of, don't count.
+    """
     images: list[np.ndarray] = []
+    owners: list[Picture] = []
     for picture in pictures:
         found: list[np.ndarray] = []
         for reduction, side in _GARMENT_CUTS if picture.kind == "garment" else _CUTS:
             found += [tile for tile in cut_grid(picture.load(reduction), side) if tile.std() > 4]
-        images += [found[i] for i in rng.permutation(len(found))[: _PER_PICTURE if picture.kind == "photo" else 1]]
+        chosen = rng.permutation(len(found))[: _PER_PICTURE if picture.kind == "photo" else 1]
+        images += [found[i] for i in chosen]
+        owners += [picture] * len(chosen)
     grey = np.array([0.299, 0.587, 0.114])
     for i in range(0, len(images), 8):
         images[i] = np.repeat(np.rint(images[i] @ grey).astype(np.uint8)[..., None], 3, axis=2)
-    return images
+    tiles = Counter(owner.group_id for owner in owners)
+    return images, np.array([(owner.kind != "garment") / tiles[owner.group_id] for owner in owners])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -175,7 +176,8 @@ def _plain(settings: RestoreManifest, parts: Parts, bare: Loop, folder: Path, jo
 
 def _ledger(output: Path) -> tuple[list[Finished], dict[str, dict[str, str]]]:
     """When each unit was committed, by the time of its ledger part; and the rows of all images."""
-    finished, found = [], {}
+    finished: list[Finished] = []
+    found: dict[str, dict[str, str]] = {}
     for path in (output / FOLDER).glob("*.parquet"):
         rows = pq.read_table(path, columns=["image_id", "route", "composition", "worker"]).to_pylist()
         unit = {row["image_id"]: row for row in rows}
@@ -226,3 +228,9 @@ def _print(result: dict[str, Any]) -> str:
     for part in ("bare", "machine", "versions"):
         console.print(f"{part}: " + ", ".join(f"{key} {value}" for key, value in result[part].items()))
     return console.export_text()
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    sys.exit(main(["bench", *sys.argv[1:]]))

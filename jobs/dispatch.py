@@ -130,10 +130,10 @@ class Dispatcher:
         try:
             ray.get(reference)
         except RayTaskError as error:
-            raise _cause(error) from None
+            raise cause(error) from None
         except ActorDiedError as error:
             if error.actor_init_failed:
-                raise _cause(error) from None
+                raise cause(error) from None
             log.warning("a restore actor died while it started: %s", error)
             del self._actors[number]
             self._hire()
@@ -145,7 +145,7 @@ class Dispatcher:
         try:
             counts: dict[str, Any] = ray.get(reference)
         except RayTaskError as error:
-            raise _cause(error) from None
+            raise cause(error) from None
         except RayError as error:
             self._lost(number, reference, error)
             return None
@@ -195,7 +195,7 @@ class _Pulled:
         except queue.Empty:
             return None
         if isinstance(item, BaseException):
-            raise _cause(item)
+            raise cause(item)
         self.ended = item is None
         return item
 
@@ -221,8 +221,8 @@ def _first_without_route(backlog: Backlog) -> int | None:
     return next((index for index, unit in enumerate(backlog.ready) if not unit.route), None)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The exception that our own code raised, out of Ray's wrappings."""
+def cause(error: BaseException) -> BaseException:
+    """Return the exception that our own code raised, out of Ray's wrappings."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, FDIError) and not isinstance(seen, RayError):

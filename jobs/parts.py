@@ -36,7 +36,7 @@ def load_classifier(manifest: RestoreManifest) -> ViewClassifier:
     from fdi_lib.models.classifier import Classifier
 
     torch.set_num_threads(threads(manifest.pools.classify.cpus))
-    return Classifier.from_settings(manifest.models, manifest.classify, manifest.restore)
+    return Classifier.from_settings(manifest.models, manifest.classify, manifest.restore, classify_batch(manifest))
 
 
 def load_restorer(manifest: RestoreManifest) -> ImageRestorer:
@@ -67,6 +67,12 @@ def threads(cpus: float) -> int:
     return max(1, int(cpus))
 
 
+def classify_batch(manifest: RestoreManifest) -> int:
+    """Images of one forward pass: on a CPU batches gain nothing, and padding them costs whole passes."""
+    pool = manifest.pools.classify
+    return pool.batch if pool.gpus > 0 else 1
+
+
 def numeric_profile(manifest: RestoreManifest) -> dict[str, Any]:
     """What, besides the run's identity, fixes the output's bytes."""
     classify, restore = manifest.pools.classify, manifest.pools.restore
@@ -74,7 +80,7 @@ def numeric_profile(manifest: RestoreManifest) -> dict[str, Any]:
     dtype = manifest.restore.dtype
     return {
         "classify": {
-            "batch": classify.batch,
+            "batch": classify_batch(manifest),
             "device": "cuda" if classify.gpus > 0 else "cpu",
             "threads": threads(classify.cpus),
         },

@@ -23,6 +23,7 @@ from fdi_lib.manifest import StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.storage import ledger
 from fdi_lib.storage.images import thumbnail
+from fdi_lib.storage.layouts import read_output
 from fdi_lib.storage.run import Run, load_run_at
 from fdi_lib.storage.sources import read_image, read_images
 from fdi_lib.storage.store import ObjectEntry, Store
@@ -173,7 +174,8 @@ def _pictures(found: Run, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     before = dict(_source_bytes(found, chosen))
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in sorted(chosen, key=lambda r: r["image_id"]):
-        after = _output_bytes(found.store, row) if row["status"] in (Status.RESTORED, Status.REVIEW) else None
+        shown = row["status"] in (Status.RESTORED, Status.REVIEW) and row["output_uri"]
+        after = read_output(found.store, row["output_uri"]) if shown else None
         item = {"row": row, "before": _inline(before.get(row["image_id"])), "after": _inline(after)}
         groups[_stratum(row)].append(item)
     order = {status.value: place for place, status in enumerate(Status)}
@@ -204,16 +206,6 @@ def _source_bytes(found: Run, chosen: Iterable[dict[str, Any]]) -> Iterator[tupl
                 wanted.discard(reference["image_id"])
                 if not wanted:
                     break
-
-
-def _output_bytes(store: Store, row: dict[str, Any]) -> bytes | None:
-    if not row["output_uri"]:
-        return None
-    place, path = store.at(row["output_uri"])
-    try:
-        return place.read(path)
-    except FileNotFoundError:
-        return None
 
 
 def _inline(data: bytes | None) -> str:

@@ -1,7 +1,8 @@
-"""``fdi restore``: the whole story on one screen. List, decode, classify, route, restore, account.
+"""``fdi restore``: the whole story on one screen. List, decode, classify, route, restore, account, finish shards.
 
-``run`` holds the stages in order; how each works is in ``stream.py`` (Ray Data), ``dispatch.py`` (the router's shell)
-and ``fdi_lib.stages``. Does NOT know models beyond the functions in ``parts.py``, nor the command line.
+``run`` holds the stages in order; how each works is in ``stream.py`` (Ray Data), ``dispatch.py`` (the router's shell),
+``shards.py`` (what follows for whole shards) and ``fdi_lib.stages``. Does NOT know models beyond the functions in
+``parts.py``, nor the command line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import pyarrow.compute as pc
 import ray
 
 from fdi_lib.core.routing import Backlog
-from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import RestoreManifest, StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.stages.decode import Decode
@@ -30,6 +30,7 @@ from jobs.dispatch import Dispatcher
 from jobs.parts import Parts, numeric_profile
 from jobs.pool import cluster
 from jobs.progress import Tally
+from jobs.shards import check_layout, finish_shards, staged
 from jobs.stream import decisions, read_listing
 from jobs.workers import workforce
 
@@ -51,6 +52,8 @@ def retry(output: str, parts: Parts | None = None, storage: StorageSettings | No
     job = load_run_at(output, storage or StorageSettings())
     manifest = RestoreManifest.model_validate(job.info["manifest"])
     again = ledger.failed(job.store).select(["image_id", "shard", "attempt"])
+    if not again.num_rows and staged(job.store):  # an earlier retry was interrupted before its shards were written
+        return run(manifest, parts)
     if not again.num_rows:
         return _summary(job, Tally(), already_done=sum(ledger.counts(job.store).values()))
     parts = parts or Parts()
@@ -77,6 +80,8 @@ def _work(manifest: RestoreManifest, parts: Parts, job: Run, done: np.ndarray | 
                     stopped_early = True
                     break
         tally.counts.update(dispatcher.stats)
+        if not stopped_early:
+            finish_shards(manifest, job.store, everything=again is None)
     if not stopped_early and again is None:
         found = read_listing(job.store)
         assert found is not None, "the stream ended before its listing"
@@ -87,19 +92,15 @@ def _work(manifest: RestoreManifest, parts: Parts, job: Run, done: np.ndarray | 
 
 def _preflight(manifest: RestoreManifest, parts: Parts) -> Run:
     """Find everything that can't work before anything is started, and open the run."""
-    if manifest.output.layout != "files":
-        remedy = "use output.layout: files, and `fdi pack` its images afterwards"
-        raise ManifestError(
-            "this release writes single files", key="output.layout", value=manifest.output.layout, remedy=remedy
-        )
     Store.open(manifest.source.uri, manifest.source.storage).check()
+    check_layout(manifest)
     Store.open(manifest.output.uri, manifest.output.storage).check(for_writing=True)
     return open_run(manifest, parts.describe(manifest.models), numeric_profile(manifest))
 
 
 def _nothing_new(job: Run) -> bool:
     """Whether the run is finished and its source still lists as it did then."""
-    if not job.finished:
+    if not job.finished or staged(job.store):
         return False
     return job.is_done(fingerprint(entry for block in list_objects(job.source, 1000) for entry in block))
 

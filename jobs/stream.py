@@ -52,7 +52,7 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
         )
         .map_batches(
             Classify,
-            fn_constructor_args=(load, pools.classify.batch, manifest.classify.unknown),
+            fn_constructor_args=(load, manifest.classify.unknown),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=pools.classify.min, max_size=pools.classify.max),

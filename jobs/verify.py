@@ -15,15 +15,16 @@ from fdi_lib.errors import ItemError
 from fdi_lib.manifest import SourceSettings, StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.storage import ledger
-from fdi_lib.storage.outputs import safe_name
+from fdi_lib.storage.assemble import companion_path, contents
+from fdi_lib.storage.layouts import read_shard, shard_path
+from fdi_lib.storage.outputs import DELIVERED, safe_name
 from fdi_lib.storage.run import Run, load_run_at
 from fdi_lib.storage.sources import list_objects, read_images
-from fdi_lib.storage.store import Store
+from fdi_lib.storage.store import Store, extension
 from jobs.failed import printable
 
 _COLUMNS = ["image_id", "shard", "source_uri", "source_sha256", "status", "attempt"]
 _COLUMNS += ["output_uri", "output_sha256", "output_bytes"]
-_WITH_OUTPUT = (Status.RESTORED, Status.CLEAN, Status.KEPT)
 _OBJECTS_PER_BLOCK = 1000
 
 
@@ -53,7 +54,7 @@ def run(output: str, storage: StorageSettings) -> dict[str, Any]:
             differences.append(Difference("two different rows", row["image_id"], f"attempt {row['attempt']}"))
         rows[row["image_id"]] = row
     images, of_source = _check_source(found.source, rows)
-    differences += [*of_source, *_check_rows(found.store, rows), *_check_outputs(found, rows)]
+    differences += [*of_source, *_check_rows(found.store, rows), *_check_outputs(found, rows, _companions(found))]
     return {
         "output": found.store.uri(),
         "finished": found.info["finished"],
@@ -90,7 +91,7 @@ def _check_rows(store: Store, rows: dict[str, dict[str, Any]]) -> Iterator[Diffe
     """Each row agrees with itself, and failed and review images have their JSON."""
     for image_id, row in rows.items():
         status = row["status"]
-        if status in _WITH_OUTPUT and not row["output_uri"]:
+        if status in DELIVERED and not row["output_uri"]:
             yield Difference("no output recorded", image_id, status)
         if status == Status.FAILED and row["output_uri"]:
             yield Difference("failed, but has an output", image_id, row["output_uri"])
@@ -100,17 +101,44 @@ def _check_rows(store: Store, rows: dict[str, dict[str, Any]]) -> Iterator[Diffe
             yield Difference(f"no JSON in {status}/", image_id)
 
 
-def _check_outputs(found: Run, rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
-    """Every recorded output is there with its size and hash, and nothing else is."""
+def _companions(found: Run) -> dict[str, str]:
+    """Hashes of what is to be carried over, by where it should be: a path, or ``path#member``."""
+    layout, source = found.info["manifest"]["output"]["layout"], found.source
+    store, hashes = Store.open(source.uri, source.storage), {}
+    for block in list_objects(source, _OBJECTS_PER_BLOCK) if source.format != "inventory" else ():
+        for entry in block:
+            if extension(entry.path) != "tar":
+                continue
+            there = contents(store, source, entry)
+            for other in there.companions:
+                if layout == "files":
+                    place = companion_path(there.shard, other.name)
+                else:
+                    place = f"{shard_path(store, there.shard, layout)}#{other.name}"
+                hashes[place] = _sha256(other.read())
+    return hashes
+
+
+def _check_outputs(found: Run, rows: dict[str, dict[str, Any]], carried: dict[str, str]) -> Iterator[Difference]:
+    """Every recorded output is there with its size and hash, with its sidecar, and nothing else is."""
+    store = found.store
+    in_shards = f"{store.uri('shards')}/"
     expected = {row["output_uri"]: row for row in rows.values() if row["output_uri"]}
     if found.info["manifest"]["output"]["layout"] == "files":
-        yield from _check_files(found.store, expected)
-    else:
-        yield from _check_shards(found, expected)
+        yield from _check_files(store, expected, carried)
+        return
+    members = {uri: row for uri, row in expected.items() if uri.startswith(in_shards)}
+    yield from _check_files(store, {uri: row for uri, row in expected.items() if uri not in members}, {})
+    yield from _check_shards(store, members, carried)
 
 
-def _check_files(store: Store, expected: dict[str, dict[str, Any]]) -> Iterator[Difference]:
-    known: set[str] = set()
+def _check_files(store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str]) -> Iterator[Difference]:
+    known = set(carried)
+    for path, digest in carried.items():
+        if not store.exists(path):
+            yield Difference("not carried over", path)
+        elif _sha256(store.read(path)) != digest:
+            yield Difference("carried over with other bytes", path)
     for uri, row in expected.items():
         place, path = store.at(uri)
         if place is not store:
@@ -130,27 +158,30 @@ def _check_files(store: Store, expected: dict[str, dict[str, Any]]) -> Iterator[
             yield Difference("nothing in the ledger names this file", entry.path)
 
 
-def _check_shards(found: Run, expected: dict[str, dict[str, Any]]) -> Iterator[Difference]:
-    settings = found.info["manifest"]["output"]
-    shards = SourceSettings(
-        uri=found.store.uri("shards"),
-        format=settings["layout"],
-        storage=StorageSettings.model_validate(settings["storage"]),
-    )
-    store, missing = Store.open(shards.uri, shards.storage), set(expected)
-    for block in list_objects(shards, _OBJECTS_PER_BLOCK):
-        for entry in block:
-            for reference, data in read_images(store, shards, entry):
-                uri = reference["source_uri"]
-                missing.discard(uri)
-                if uri not in expected:
-                    yield Difference("nothing in the ledger names this member", uri)
-                elif isinstance(data, ItemError):
-                    yield Difference("output can't be read", expected[uri]["image_id"], str(data))
-                else:
+def _check_shards(store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str]) -> Iterator[Difference]:
+    known = {store.uri(place): digest for place, digest in carried.items()}
+    missing = {*expected, *known, *(f"{uri}.json" for uri in expected)}
+    for entry in store.walk("shards/"):
+        try:
+            for name, data in read_shard(store, entry.path):
+                uri = f"{store.uri(entry.path)}#{name}"
+                if uri in expected:
                     yield from _compare(expected[uri], data)
+                elif uri in known and _sha256(data) != known[uri]:
+                    yield Difference("carried over with other bytes", uri)
+                elif uri not in missing:
+                    yield Difference("nothing in the ledger names this member", uri)
+                missing.discard(uri)
+        except ItemError as error:
+            yield Difference("output can't be read", store.uri(entry.path), str(error))
     for uri in sorted(missing):
-        yield Difference("output is missing", expected[uri]["image_id"], uri)
+        sidecar_of = expected.get(uri.removesuffix(".json"))
+        if uri in expected:
+            yield Difference("output is missing", expected[uri]["image_id"], uri)
+        elif uri in known or sidecar_of is None:
+            yield Difference("not carried over", uri)
+        else:
+            yield Difference("sidecar is missing", sidecar_of["image_id"], uri)
 
 
 def _compare(row: dict[str, Any], data: bytes) -> Iterator[Difference]:

@@ -32,7 +32,7 @@ def pack(rows: pa.Table, views: np.ndarray | None = None) -> pa.Table:
 
 
 def unpack(table: pa.Table) -> Iterator[tuple[pa.Table, np.ndarray | None]]:
-    """Yield rows and views (read-only uint8, or None) of every batch in a table."""
+    """Yield rows and views (uint8, a writable copy, or None) of every batch in a table."""
     for index in range(table.num_rows):
         rows = pa.Table.from_struct_array(table["rows"][index].values)
         if "views" not in table.column_names:

@@ -30,7 +30,7 @@ class Geometry:
     Args:
         names: K degradations.
         mean_D: mean clean feature.
-        whitening_DD: symmetric inverse square root of the shrunk clean covariance.
+        whitening_DD: symmetric inverse square root of the covariance that is no damage's signature.
         fdi_KD: mean feature difference, degraded minus clean, of each degradation (Eq. 2, pooled).
     """
 
@@ -56,20 +56,18 @@ class Thresholds:
 
     Args:
         clean_mean_K: mean matched-filter score r . u_k of clean images.
-        scale_K: unit of each score's detection: its standard deviation over clean images, but at least a quarter of
-            the mildest damage's score, so that a degradation that stands out far spends none of the false positives.
-        detect: image-level maximum of the scaled scores at the clean false-positive rate.
-        unknown_energy: |r|^2 at the same quantile of clean images.
+        limit_K: score above which an image is not clean, see :func:`detection_limits`.
+        unknown_energy: |r|^2 above which an image without a detection is unknown.
         single_K: median amplitude of each degradation alone: the unit of composite weights.
         left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
             quantile of images known to be k).
-        member: a further degradation joins a mixture from this share of its ``single`` amplitude on.
+        member: a further degradation joins a mixture from this share of its ``single`` amplitude on, if its amplitude
+            is above its limit, too.
         l1: sparsity of the code, in amplitude.
     """
 
     clean_mean_K: np.ndarray
-    scale_K: np.ndarray
-    detect: float
+    limit_K: np.ndarray
     unknown_energy: float
     single_K: np.ndarray
     left_K: np.ndarray
@@ -77,13 +75,60 @@ class Thresholds:
     l1: float
 
 
-def clean_limits(statistics_N2: np.ndarray, rate: float) -> tuple[float, float]:
-    """Limits of clean images' (detection, energy) that together are exceeded at about ``rate``.
+@dataclass(frozen=True)
+class CleanReferences:
+    """Held-out clean images, from which limits are read for any false-positive rate.
 
-    Four fifths of it go to detection, which names a degradation; one fifth to energy, which finds unknown ones.
+    Args:
+        score_NK: matched-filter scores.
+        energy_N: |r|^2.
+        weight_N: what each image counts: tiles of one picture are no independent images.
+        mildest_K: score of the mildest known damage (a low quantile) of each degradation.
     """
-    detect = np.quantile(statistics_N2[:, 0], 1 - 0.8 * rate)
-    return float(detect), float(np.quantile(statistics_N2[:, 1], 1 - 0.2 * rate))
+
+    score_NK: np.ndarray
+    energy_N: np.ndarray
+    weight_N: np.ndarray
+    mildest_K: np.ndarray
+
+
+def detection_limits(clean: CleanReferences, rate: float) -> tuple[np.ndarray, float]:
+    """Limits that about ``rate`` of clean images exceed: of the scores (four fifths of it) and of the energy.
+
+    The rate is of *images*, over all degradations together. Each degradation may be exceeded by the same share of clean
+    images, found by bisection; but no limit lies below the middle between clean and the mildest damage, so that a
+    degradation that stands out far spends none of the false positives that the others need.
+
+    Returns:
+        ``limit_K`` and ``unknown_energy``.
+    """
+    middle_K = (weighted_mean(clean.score_NK, clean.weight_N) + clean.mildest_K) / 2
+
+    def limits(share: float) -> np.ndarray:
+        own_K = [weighted_quantile(column, clean.weight_N, 1 - share) for column in clean.score_NK.T]
+        return np.maximum(np.array(own_K), middle_K)
+
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        share = (low + high) / 2
+        exceeded = (clean.score_NK > limits(share)).any(axis=1)
+        if (exceeded * clean.weight_N).sum() > 0.8 * rate * clean.weight_N.sum():
+            high = share
+        else:
+            low = share
+    return limits(low), weighted_quantile(clean.energy_N, clean.weight_N, 1 - 0.2 * rate)
+
+
+def weighted_quantile(values_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
+    """Smallest value that at least ``share`` of the weight does not exceed."""
+    order = np.argsort(values_N)
+    reached = np.cumsum(weight_N[order]) / weight_N.sum()
+    return float(values_N[order][min(np.searchsorted(reached, share), len(order) - 1)])
+
+
+def weighted_mean(values_NK: np.ndarray, weight_N: np.ndarray) -> np.ndarray:
+    """Mean of rows, weighted."""
+    return np.asarray((values_NK * weight_N[:, None]).sum(0) / weight_N.sum())
 
 
 def shrunk_covariance(x_ND: np.ndarray) -> np.ndarray:
@@ -116,18 +161,18 @@ def statistics(r_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     """Everything a decision is made of.
 
     Returns:
-        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N (image-level maximum of the scaled matched filters);
+        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N (largest score as a share of the way from clean to its limit);
         ``energy`` N (|r|^2); ``residual`` N (unexplained share of it).
     """
     unit_KD = geometry.unit_KD
     score_NK = r_ND @ unit_KD.T
-    energy_N = (r_ND**2).sum(1)
+    energy_N, mean_K = (r_ND**2).sum(1), thresholds.clean_mean_K
     amplitude_NK = sparse_code(r_ND, unit_KD, thresholds.l1)
     left_N = ((r_ND - amplitude_NK @ unit_KD) ** 2).sum(1)
     return {
         "cosine": score_NK / np.sqrt(energy_N)[:, None],
         "amplitude": amplitude_NK,
-        "detect": ((score_NK - thresholds.clean_mean_K) / thresholds.scale_K).max(1),
+        "detect": ((score_NK - mean_K) / (thresholds.limit_K - mean_K)).max(1),
         "energy": energy_N,
         "residual": left_N / energy_N,
     }
@@ -159,10 +204,9 @@ def decide(
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
         relative_K = amplitude_K / thresholds.single_K
         best = np.argsort(-amplitude_K)[:max_adapters]
-        members = [
-            int(k) for j, k in enumerate(best) if amplitude_K[k] > 0 and (j == 0 or relative_K[k] >= thresholds.member)
-        ]
-        detected = found["detect"][i] > thresholds.detect
+        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.limit_K)
+        members = [int(k) for j, k in enumerate(best) if amplitude_K[k] > 0 and (j == 0 or joins_K[k])]
+        detected = found["detect"][i] > 1
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
             members = []
@@ -182,7 +226,7 @@ def decide(
                 mode,
                 scores={n: float(s) for n, s in zip(geometry.names, found["cosine"][i], strict=True)},
                 amplitudes={n: float(a) for n, a in zip(geometry.names, amplitude_K, strict=True)},
-                energy=float(found["detect"][i] / thresholds.detect),
+                energy=float(found["detect"][i]),
                 residual=residual,
             )
         )

@@ -73,7 +73,8 @@ class OutputSettings(Settings):
 
     uri: Location = Field(description="Folder or prefix of this run; empty at first, and outside the source.")
     layout: Literal["files", "webdataset", "parquet"] = Field(
-        default="files", description="One file an image, or shards."
+        default="files",
+        description="One file an image, or a shard for each shard of the source (single files: refused).",
     )
     image: ImageSettings = Field(default=ImageSettings(), description="File format of restored images.")
     storage: StorageSettings = Field(default=StorageSettings(), description="How to reach the output.")

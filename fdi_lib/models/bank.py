@@ -6,13 +6,13 @@ It is data made by :mod:`fdi_lib.training.bank` and read by the classifier and t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fdi_lib.core.similarity import Geometry, Thresholds, clean_limits
+from fdi_lib.core.similarity import CleanReferences, Geometry, Thresholds, detection_limits
 from fdi_lib.errors import WeightsError
 
 
@@ -22,12 +22,11 @@ class ReferenceBank:
 
     Args:
         geometry: clean mean, whitening and FDI directions, for the pooled feature.
-        thresholds: calibrated at ``clean_false_positive_rate``.
+        thresholds: calibrated at the bank's own clean false-positive rate.
         fdi_tokens: float32 K,T,D: the FDI of each degradation as tokens, what adapters take as query (Eq. 2).
         spread_K: share of the paired differences' energy that their mean explains, in [0, 1].
         pairs_K: reference pairs per degradation.
-        clean_statistics: float32 N,2: detection statistic and energy of the calibration's clean images, from which
-            thresholds for other false-positive rates are read.
+        clean: held-out clean references, from which limits for other false-positive rates are read.
         encoder_sha256: fingerprint of the encoder whose features these are.
     """
 
@@ -36,7 +35,7 @@ class ReferenceBank:
     fdi_tokens: np.ndarray
     spread_K: np.ndarray
     pairs_K: np.ndarray
-    clean_statistics: np.ndarray
+    clean: CleanReferences
     encoder_sha256: str
 
     @property
@@ -46,9 +45,8 @@ class ReferenceBank:
 
     def at_rate(self, clean_false_positive_rate: float) -> Thresholds:
         """Return the thresholds at another clean false-positive rate."""
-        detect, energy = clean_limits(self.clean_statistics, clean_false_positive_rate)
-        values = {f.name: getattr(self.thresholds, f.name) for f in fields(Thresholds)}
-        return Thresholds(**{**values, "detect": detect, "unknown_energy": energy})
+        limit_K, unknown_energy = detection_limits(self.clean, clean_false_positive_rate)
+        return replace(self.thresholds, limit_K=limit_K, unknown_energy=unknown_energy)
 
     def tokens_of(self, name: str) -> np.ndarray:
         """FDI tokens T,D of one degradation."""
@@ -65,15 +63,17 @@ class ReferenceBank:
             "fdi_tokens": self.fdi_tokens,
             "spread": self.spread_K,
             "pairs": self.pairs_K,
-            "clean_statistics": self.clean_statistics,
+            "clean_score": self.clean.score_NK,
+            "clean_energy": self.clean.energy_N,
+            "clean_weight": self.clean.weight_N,
+            "mildest": self.clean.mildest_K,
             "clean_mean": t.clean_mean_K,
-            "scale": t.scale_K,
+            "limit": t.limit_K,
             "single": t.single_K,
             "left": t.left_K,
         }
         save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, folder / "bank.safetensors")
         scalars = {
-            "detect": t.detect,
             "unknown_energy": t.unknown_energy,
             "member": t.member,
             "l1": t.l1,
@@ -103,8 +103,7 @@ class ReferenceBank:
             Geometry(tuple(config["names"]), a["mean"], a["whitening"], a["fdi"]),
             Thresholds(
                 a["clean_mean"],
-                a["scale"],
-                scalars["detect"],
+                a["limit"],
                 scalars["unknown_energy"],
                 a["single"],
                 a["left"],
@@ -114,6 +113,6 @@ class ReferenceBank:
             a["fdi_tokens"].astype(np.float32),
             a["spread"],
             a["pairs"],
-            a["clean_statistics"],
+            CleanReferences(a["clean_score"], a["clean_energy"], a["clean_weight"], a["mildest"]),
             config["encoder_sha256"],
         )

@@ -18,15 +18,29 @@ class Classifier:
     """Decides which degradations an image has, by similarity of its features to the bank's references."""
 
     def __init__(
-        self, encoder: Encoder, bank: ReferenceBank, classify: ClassifySettings, mode: Mode, strength: float
+        self,
+        encoder: Encoder,
+        bank: ReferenceBank,
+        classify: ClassifySettings,
+        mode: Mode,
+        strength: float,
+        batch: int = 1,
     ) -> None:
-        self.encoder, self.bank = encoder, bank
+        self.encoder, self.bank, self._batch = encoder, bank, batch
         self._max_adapters, self._mode, self._strength = classify.max_adapters, mode, strength
         self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
 
     @classmethod
-    def from_settings(cls, models: ModelSettings, classify: ClassifySettings, restore: RestoreSettings) -> Classifier:
+    def from_settings(
+        cls, models: ModelSettings, classify: ClassifySettings, restore: RestoreSettings, batch: int = 1
+    ) -> Classifier:
         """Load encoder and bank.
+
+        Args:
+            models: which weights.
+            classify: the manifest's section.
+            restore: the manifest's section, for mode and strength.
+            batch: images of one forward pass; every pass has exactly this many.
 
         Raises:
             WeightsError: weights are missing or don't belong together.
@@ -34,7 +48,7 @@ class Classifier:
         folders = model_folders(models)
         encoder = Encoder.from_pretrained(folders.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
         bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
-        return cls(encoder, bank, classify, restore.mode, restore.strength)
+        return cls(encoder, bank, classify, restore.mode, restore.strength, batch)
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -44,13 +58,20 @@ class Classifier:
     def features(self, views: np.ndarray) -> np.ndarray:
         """Views uint8 B,V,S,S,3 -> pooled features q, float64 B,D.
 
-        Images pass one by one: a result must not depend on batch mates, and other batch sizes round differently.
+        Passes have one fixed shape, the last one padded: other shapes round differently, and a result must not depend
+        on how many images happen to be at hand.
         """
-        rows = [pooled(self.encoder.tokens(view[None])).numpy() for view in views]
+        rows = []
+        for start in range(0, len(views), self._batch):
+            part = views[start : start + self._batch]
+            padding = np.zeros((self._batch - len(part), *views.shape[1:]), np.uint8)
+            rows.append(pooled(self.encoder.tokens(np.concatenate([part, padding]))).numpy()[: len(part)])
         return np.concatenate(rows).astype(np.float64)
 
     def classify_views(self, views: np.ndarray) -> list[Decision]:
         """Decide for images given by their views, uint8 B,V,S,S,3 RGB."""
+        if not len(views):
+            return []
         return decide(
             self.features(views),
             self.bank.geometry,

@@ -29,12 +29,11 @@ class Classify:
 
     Args:
         load: makes the classifier; called once, where the model shall live.
-        batch: images of one forward pass; smaller batches are padded, because the shape is part of the numeric profile.
         unknown: what to do with an image unlike anything in the bank: review | keep.
     """
 
-    def __init__(self, load: Callable[[], ViewClassifier], batch: int, unknown: str) -> None:
-        self.classifier, self.batch, self.unknown = load(), batch, unknown
+    def __init__(self, load: Callable[[], ViewClassifier], unknown: str) -> None:
+        self.classifier, self.unknown = load(), unknown
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the packed batches with their decisions, without views."""
@@ -42,18 +41,10 @@ class Classify:
 
     def _decide(self, rows: pa.Table, views: np.ndarray) -> pa.Table:
         started = time.perf_counter()
-        decisions = iter(self._classify(views))
+        decisions = iter(self.classifier.classify_views(views))
         share = (time.perf_counter() - started) / max(1, len(views))
         decided = [row if row["status"] else row | self._columns(next(decisions), share) for row in rows.to_pylist()]
         return pa.Table.from_pylist(decided, schema=DECISION)
-
-    def _classify(self, views: np.ndarray) -> list[Decision]:
-        decisions: list[Decision] = []
-        for start in range(0, len(views), self.batch):
-            part = views[start : start + self.batch]
-            padding = np.zeros((self.batch - len(part), *views.shape[1:]), np.uint8)
-            decisions += self.classifier.classify_views(np.concatenate([part, padding]))[: len(part)]
-        return decisions
 
     def _columns(self, decision: Decision, seconds: float) -> dict[str, Any]:
         status, reason = "", ""

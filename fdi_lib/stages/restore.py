@@ -24,7 +24,6 @@ from fdi_lib.errors import ItemError
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import LEDGER, SCHEMA_VERSION, Reason, Status
 from fdi_lib.storage.images import DecodedImage, decode, encode
-from fdi_lib.storage.ledger import write_part
 from fdi_lib.storage.outputs import Outputs, output_name, renamed, safe_name
 from fdi_lib.storage.provenance import Label, timestamp
 from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
@@ -65,7 +64,8 @@ class Restore:
     ) -> None:
         self.manifest, self.run = manifest, run
         self.source = Store.open(manifest.source.uri, manifest.source.storage)
-        self.outputs = Outputs(Store.open(manifest.output.uri, manifest.output.storage), run)
+        output = manifest.output
+        self.outputs = Outputs(Store.open(output.uri, output.storage), run, output.layout)
         self.restorer = load() if load else None
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -86,7 +86,7 @@ class Restore:
             rows = list(pool.map(lambda item: self._write(*item), zip(rows, sources, results, strict=True)))
         share = sum(clock.seconds.values()) / len(rows)
         rows = [row | {"seconds": row["seconds"] + share} for row in rows]
-        write_part(self.outputs.store, pa.Table.from_pylist(rows, schema=LEDGER), attempt)
+        self.outputs.commit(rows, attempt)
         clock.lap("write")
         counts = Counter(row["status"] for row in rows)
         return {

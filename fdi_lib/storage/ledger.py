@@ -96,9 +96,7 @@ def effective(table: pa.Table) -> pa.Table:
     return table.take(order.filter(pa.array(first)))
 
 
-def load_effective(
-    store: Store, columns: list[str] | None = None, folders: tuple[str, ...] = (FOLDER,)
-) -> pa.Table:
+def load_effective(store: Store, columns: list[str] | None = None, folders: tuple[str, ...] = (FOLDER,)) -> pa.Table:
     """All effective rows of a run, with ``columns`` (all of ``records.LEDGER`` by default)."""
     wanted = LEDGER.names if columns is None else columns
     needed = [name for name in LEDGER.names if name in {*wanted, *(key for key, _ in _ORDER)}]

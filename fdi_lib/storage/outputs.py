@@ -1,19 +1,26 @@
 """Where an image's results go, and how they are written: create-only, under names that follow from the image alone.
 
-Does NOT know models, Ray, or why an image has its status.
+With a shard layout they are staged below ``_control/`` and wait there for their shard (``assemble.py``). Does NOT know
+models, Ray, or why an image has its status.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from typing import Any
 
-from fdi_lib.errors import ItemError
-from fdi_lib.records import Reason, Status
-from fdi_lib.storage.provenance import sidecar
-from fdi_lib.storage.store import Store, check_name
+import pyarrow as pa
 
+from fdi_lib.errors import ItemError, ManifestError
+from fdi_lib.records import LEDGER, Reason, Status
+from fdi_lib.storage.ledger import FOLDER, STAGED, write_part
+from fdi_lib.storage.provenance import sidecar
+from fdi_lib.storage.store import Store, check_name, printable
+
+DELIVERED = (Status.RESTORED, Status.CLEAN, Status.KEPT)  # statuses of images that are in the output
+STAGED_IMAGES = "_control/staged/images/"
 _JSON_FIELDS = (
     "image_id", "source_uri", "source_sha256", "source_bytes", "width", "height", "status", "reason", "detail",
     "verdict", "composition", "scores", "residual", "gates", "output_uri", "output_sha256",
@@ -29,7 +36,18 @@ def output_name(image_id: str, shard: str) -> str:
     if not shard:
         return check_name(image_id)
     folder, slash, file = shard.rpartition("/")
-    return check_name(f"{folder}{slash}{file.partition('.')[0] or file}{image_id.removeprefix(shard)}")
+    return check_name(f"{folder}{slash}{file.rpartition('.')[0] or file}{image_id.removeprefix(shard)}")
+
+
+def member_name(name: str, shard: str) -> str:
+    """Return the name inside its shard of what :func:`output_name` calls ``name``."""
+    return name.removeprefix(f"{output_name(shard, shard)}/")
+
+
+def staging_folders(shard: str) -> tuple[str, str]:
+    """Return where rows and images of a source shard wait until their shard is written."""
+    key = hashlib.blake2b(shard.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return f"{STAGED}{key}/", f"{STAGED_IMAGES}{key}/"
 
 
 def renamed(name: str, extension: str, taken: bool) -> str:
@@ -46,10 +64,11 @@ class Outputs:
     Args:
         store: the output.
         run: run.json's content, for the sidecars.
+        layout: ``files``, or a shard layout, for which images are staged.
     """
 
-    def __init__(self, store: Store, run: dict[str, Any]) -> None:
-        self.store, self.run = store, run
+    def __init__(self, store: Store, run: dict[str, Any], layout: str = "files") -> None:
+        self.store, self.run, self.layout = store, run, layout
 
     def image(self, row: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
         """Write an image and its sidecar; return the row with its ``output_*`` columns.
@@ -59,13 +78,23 @@ class Outputs:
         Raises:
             ItemError: ``OUTPUT_CONFLICT``: another image's bytes lie there.
         """
-        row = row | self._create(f"images/{name}", data)
+        path = self._place(row["shard"], name)
+        row = row | self._create(path, data)
         described = sidecar(row, self.run)
-        if not self.store.create(f"images/{name}.json", described):
-            there = self.store.read(f"images/{name}.json")
+        if not self.store.create(f"{path}.json", described):
+            there = self.store.read(f"{path}.json")
             if there != described:
-                raise ItemError(Reason.OUTPUT_CONFLICT, f"images/{name} belongs to another image")
+                raise ItemError(Reason.OUTPUT_CONFLICT, f"{path} belongs to another image")
         return row
+
+    def commit(self, rows: list[dict[str, Any]], attempt: int) -> None:
+        """Create the ledger part of finished rows; rows of staged images wait with them, sorted by shard."""
+        groups = defaultdict(list)
+        for row in rows:
+            staged = self.layout != "files" and row["status"] in DELIVERED
+            groups[staging_folders(row["shard"])[0] if staged else FOLDER].append(row)
+        for folder, group in groups.items():
+            write_part(self.store, pa.Table.from_pylist(group, schema=LEDGER), attempt, folder)
 
     def for_review(self, row: dict[str, Any], name: str, candidate: bytes | None) -> dict[str, Any]:
         """Write the JSON of an image that needs a person, and the refused candidate beside it."""
@@ -90,9 +119,19 @@ class Outputs:
                 self.store.delete(self.store.at(candidate)[1])
             self.store.delete(f"review/{name}.json")
 
+    def _place(self, shard: str, name: str) -> str:
+        if self.layout == "files":
+            return f"images/{name}"
+        if not shard:
+            raise not_in_a_shard(self.layout, name)
+        return f"{staging_folders(shard)[1]}{member_name(name, shard)}"
+
     def _create(self, path: str, data: bytes) -> dict[str, Any]:
         if not self.store.create(path, data):
-            data = self.store.read(path)
+            there = self.store.read(path)
+            if there != data and not self.store.exists(f"{path}.json"):  # its writer has not said yet whose it is
+                raise ItemError(Reason.OUTPUT_CONFLICT, f"other bytes lie at {path}, and no sidecar says whose")
+            data = there
         return self._described(path, data)
 
     def _described(self, path: str, data: bytes) -> dict[str, Any]:
@@ -106,6 +145,16 @@ def safe_name(row: dict[str, Any]) -> str:
         return output_name(row["image_id"], row["shard"])
     except ItemError:
         return "unsafe-" + hashlib.sha256(row["image_id"].encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def not_in_a_shard(layout: str, name: str) -> ManifestError:
+    """What to say of a plain file where results are to lie in shards."""
+    return ManifestError(
+        f"the source holds single files ({printable(name)}), but this layout puts results into its shards",
+        key="output.layout",
+        value=layout,
+        remedy="use output.layout: files, or `fdi pack` the source first, or name its shards by source.format",
+    )
 
 
 def _json(row: dict[str, Any]) -> bytes:

@@ -34,7 +34,9 @@ IMAGE_EXTENSIONS = frozenset({
 })
 # fmt: on
 _SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
-_LITTLE_AHEAD_BYTES = 64 * 2**10  # for a Parquet file's footer (Parquet reads ahead itself), and for a tar's headers alone
+_LITTLE_AHEAD_BYTES = (
+    64 * 2**10
+)  # for a Parquet file's footer (Parquet reads ahead itself), and for a tar's headers alone
 
 
 def is_image(path: str) -> bool:
@@ -250,7 +252,7 @@ def _size(store: Store, name: str) -> int:
 
 
 def path_below(source: SourceSettings, path: str) -> str:
-    """Return the path below ``source.uri``; of an absolute URI below the source's folder, else the URI without its scheme."""
+    """Return the path below ``source.uri``, of an absolute URI below its folder, or else the URI without its scheme."""
     if not is_absolute(path):
         return path
     folder = f"{posixpath.dirname(local_path(source.uri) or source.uri)}/"

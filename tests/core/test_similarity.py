@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from fdi_lib.core.similarity import (
+    CleanReferences,
     Geometry,
     Thresholds,
     decide,
+    detection_limits,
     inverse_root,
     shrunk_covariance,
     sparse_code,
     statistics,
+    weighted_quantile,
 )
 
 RNG = np.random.default_rng(0)
@@ -27,20 +30,13 @@ def _clean(n: int) -> np.ndarray:
 def bank() -> tuple[Geometry, Thresholds]:
     clean = _clean(4000)
     geometry = Geometry(("haze", "noise"), clean.mean(0), inverse_root(shrunk_covariance(clean)), FDI)
-    score = geometry.residual(clean) @ geometry.unit_KD.T
-    energy = (geometry.residual(clean) ** 2).sum(1)
-    standard = (score - score.mean(0)) / score.std(0)
+    r = geometry.residual(clean)
+    energy = (r**2).sum(1)
     single = np.array([np.linalg.norm(f @ geometry.whitening_DD) for f in FDI])
-    thresholds = Thresholds(
-        score.mean(0),
-        score.std(0),
-        float(np.quantile(standard.max(1), 0.995)),
-        float(np.quantile(energy, 0.995)),
-        single,
-        np.full(2, float(np.quantile(energy, 0.999))),
-        0.3,
-        1.0,
-    )
+    references = CleanReferences(r @ geometry.unit_KD.T, energy, np.ones(len(r)), np.zeros(2))
+    limit, unknown_energy = detection_limits(references, 0.01)
+    left = np.full(2, float(np.quantile(energy, 0.999)))
+    thresholds = Thresholds(references.score_NK.mean(0), limit, unknown_energy, single, left, 0.3, 1.0)
     return geometry, thresholds
 
 
@@ -105,3 +101,24 @@ def test_shrinkage_fades_with_more_samples():
     truth = 0.04 * CONTENT.T @ CONTENT
     assert np.abs(many - truth).max() < np.abs(few - truth).max()
     assert np.linalg.eigvalsh(few).min() > 0
+
+
+def test_limits_keep_the_rate_of_images_not_of_tests():
+    scores = RNG.normal(size=(20_000, 5))
+    clean = CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.zeros(5))
+    for rate in (0.01, 0.05):
+        limit, _ = detection_limits(clean, rate)
+        assert (scores > limit).any(1).mean() == pytest.approx(0.8 * rate, rel=0.05)
+
+
+def test_what_stands_out_far_spends_no_false_positives():
+    scores = RNG.normal(size=(20_000, 2))
+    alike, _ = detection_limits(CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.array([0.0, 0.0])), 0.01)
+    apart, _ = detection_limits(CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.array([0.0, 40.0])), 0.01)
+    assert apart[1] == pytest.approx(20, abs=0.1)
+    assert apart[0] < alike[0]
+
+
+def test_weighted_quantile_counts_weights():
+    assert weighted_quantile(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 8.0]), 0.15) == 2.0
+    assert weighted_quantile(np.array([3.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0]), 1.0) == 2.0

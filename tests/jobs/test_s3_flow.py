@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,12 +148,10 @@ def test_a_second_run_does_nothing(flow: Flow) -> None:
     before = list(flow.output.walk())
     manifest = load_manifest(str(flow.manifest))
     assert isinstance(manifest, RestoreManifest)
-    began = time.monotonic()
     again = restore.run(manifest, PARTS)
     assert (again["images"], again["already_done"], again["units"]) == (8, 8, 0)
     assert {key: again[key] for key in STATUSES} == STATUSES
     assert list(flow.output.walk()) == before
-    assert time.monotonic() - began < 15
 
 
 @pytest.mark.s3
@@ -240,13 +237,6 @@ def test_no_such_bucket(flow: Flow, capsys: pytest.CaptureFixture[str], place: s
     assert list(flow.output.walk()) == before
 
 
-@pytest.mark.s3
-def test_nothing_at_the_source(flow: Flow, capsys: pytest.CaptureFixture[str]) -> None:
-    gone = flow.source.uri("gone")
-    code, message = refused(capsys, "restore", str(flow.manifest), f"source.uri={gone}")
-    assert code == 2 and f"{gone}: nothing lies there" in message
-
-
 @pytest.fixture
 def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A manifest of a store that nobody listens for."""
@@ -261,11 +251,9 @@ def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_endpoint_that_does_not_answer_is_an_outage(aside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
     code, message = refused(capsys, "restore", str(aside))
     assert code == 1
     assert "s3://bucket/in: no answer at http://127.0.0.1:" in message and "run again later" in message
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fdi_lib.core.similarity import Geometry, Thresholds
+from fdi_lib.core.similarity import CleanReferences, Geometry, Thresholds
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
@@ -27,10 +27,10 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
     rng, count, width = np.random.default_rng(0), len(NAMES), 256
     geometry = Geometry(NAMES, np.zeros(width), np.eye(width), rng.normal(size=(count, width)))
-    thresholds = Thresholds(np.zeros(count), np.ones(count), 3.0, 400.0, np.ones(count), np.full(count, 1e9), 0.5, 1.0)
+    thresholds = Thresholds(np.zeros(count), np.full(count, 3.0), 400.0, np.ones(count), np.full(count, 1e9), 0.5, 1.0)
     tokens = rng.normal(size=(count, 16, 128)).astype(np.float32)
-    statistics = rng.random((500, 2))
-    bank = ReferenceBank(geometry, thresholds, tokens, np.ones(count), np.ones(count), statistics, encoder_sha256)
+    clean = CleanReferences(rng.normal(size=(500, count)), rng.random(500), np.ones(500), np.full(count, 9.0))
+    bank = ReferenceBank(geometry, thresholds, tokens, np.ones(count), np.ones(count), clean, encoder_sha256)
     bank.save_pretrained(root / "bank")
     for name in NAMES:
         config = AdapterConfig(

@@ -1,4 +1,4 @@
-"""Decisions become columns; batches keep one shape; rows with a status pass."""
+"""Decisions become columns; rows with a status pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from fdi_lib.core.batches import pack, unpack
-from fdi_lib.core.decision import Decision
 from fdi_lib.records import DECISION
 from fdi_lib.stages.classify import Classify
 from tests.fakes import SPEC, FakeClassifier
@@ -21,7 +20,7 @@ def batch(means: list[int | None]) -> pa.Table:
 
 
 def decide(table: pa.Table, unknown: str = "review") -> list[dict]:
-    return [row for rows, _ in unpack(Classify(FakeClassifier, 4, unknown)(table)) for row in rows.to_pylist()]
+    return [row for rows, _ in unpack(Classify(FakeClassifier, unknown)(table)) for row in rows.to_pylist()]
 
 
 def test_each_verdict_becomes_a_status_or_a_route() -> None:
@@ -31,15 +30,3 @@ def test_each_verdict_becomes_a_status_or_a_route() -> None:
     assert rows[4]["composition"] == "haze:0.50>noise:1.00"
     assert rows[2]["reason"] == "unknown" and abs(rows[2]["residual"] - 0.9) < 1e-6
     assert decide(batch([60]), unknown="keep")[0]["status"] == "kept"
-
-
-def test_every_forward_pass_has_the_same_shape() -> None:
-    shapes = []
-
-    class Spy(FakeClassifier):
-        def classify_views(self, views: np.ndarray) -> list[Decision]:
-            shapes.append(views.shape[0])
-            return super().classify_views(views)
-
-    Classify(Spy, 4, "review")(batch([100] * 6))
-    assert shapes == [4, 4]

@@ -1,0 +1,55 @@
+"""The classifier's passes keep one shape, and its decisions don't depend on batch mates."""
+
+import numpy as np
+import pytest
+import torch
+
+from fdi_lib.errors import WeightsError
+from fdi_lib.manifest import ClassifySettings, RestoreSettings
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.classifier import Classifier
+from fdi_lib.models.encoder import Encoder
+
+VIEWS = np.random.default_rng(0).integers(0, 255, (5, 5, 96, 96, 3)).astype(np.uint8)
+
+
+def _classifier(models, batch: int) -> Classifier:
+    return Classifier.from_settings(models, ClassifySettings(), RestoreSettings(), batch)
+
+
+def test_every_pass_has_the_same_shape(models, monkeypatch):
+    classifier, shapes = _classifier(models, 2), []
+    tokens = classifier.encoder.tokens
+
+    def noted(views: np.ndarray) -> torch.Tensor:
+        shapes.append(len(views))
+        return tokens(views)
+
+    monkeypatch.setattr(classifier.encoder, "tokens", noted)
+    assert len(classifier.classify_views(VIEWS)) == 5
+    assert shapes == [2, 2, 2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_features_do_not_depend_on_batch_mates(models, batch):
+    classifier = _classifier(models, batch)
+    together = classifier.features(VIEWS)
+    alone = np.concatenate([classifier.features(view[None]) for view in VIEWS])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_no_views_no_decisions(models):
+    assert _classifier(models, 1).classify_views(VIEWS[:0]) == []
+
+
+def test_a_bank_of_another_encoder_is_refused(preset):
+    with pytest.raises(WeightsError, match="made with encoder"):
+        ReferenceBank.from_pretrained(preset / "bank", "f" * 64)
+
+
+def test_an_encoder_without_all_its_keys_is_refused(preset, tmp_path):
+    encoder = Encoder.from_pretrained(preset / "encoder")
+    del encoder.qformer.encoder.layer[1]
+    encoder.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="keys missing"):
+        Encoder.from_pretrained(tmp_path)
