@@ -22,7 +22,7 @@ from fdi_lib.manifest import RestoreManifest, StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
-from fdi_lib.storage.run import Run, fingerprint, finish_run, load_run_at, open_run
+from fdi_lib.storage.run import Run, fingerprint, finish_run, load_run_at, open_run, read_listing
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import Store
 from jobs import report
@@ -31,7 +31,7 @@ from jobs.parts import Parts, numeric_profile
 from jobs.pool import cluster
 from jobs.progress import Tally
 from jobs.shards import check_layout, finish_shards, staged
-from jobs.stream import decisions, read_listing
+from jobs.stream import decisions
 from jobs.workers import workforce
 
 _JUDGED_AFTER = 50  # images; a broken start is no broken run

@@ -19,11 +19,10 @@ from fdi_lib.core.batches import unpack
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.stages.classify import Classify, ViewClassifier
 from fdi_lib.stages.decode import Decode, pack_entries
-from fdi_lib.storage.run import Fingerprint
+from fdi_lib.storage.run import LISTING_FILE, Fingerprint
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import ObjectEntry, Store
 
-LISTING_FILE = "_control/listing.json"
 _CHUNK_OBJECTS = 256  # objects of one decode task at most,
 _CHUNK_BYTES = 64 * 2**20  # ended earlier by their size, so that large files and shards spread over tasks
 _GIB = 2**30
@@ -63,15 +62,6 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
     )
     for table in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from (rows for rows, _ in unpack(table))
-
-
-def read_listing(output: Store) -> dict[str, Any] | None:
-    """What was listed: ``{"listing": fingerprint, "ignored": {extension: count}}``; None until that is complete."""
-    try:
-        found: dict[str, Any] = json.loads(output.read(LISTING_FILE))
-    except FileNotFoundError:
-        return None
-    return found
 
 
 class _Listing(Datasource):

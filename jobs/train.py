@@ -108,9 +108,9 @@ def _adapter(manifest: TrainManifest, tiles: Any, settings: FitSettings, work: P
         encoder_sha256=file_sha256(encoder),
     )
     pairs = synthetic_pairs(tiles, manifest.data.degradation or task, manifest.crop_px, manifest.seed)
-    train_adapter(
-        base, config, torch.from_numpy(fdi), pairs, settings, manifest.batch, manifest.seed, work
-    ).save_pretrained(output)
+    adapter = train_adapter(base, config, torch.from_numpy(fdi), pairs, settings, manifest.batch, manifest.seed, work)
+    bank.save_fdi(task, output)
+    adapter.save_pretrained(output)
 
 
 def _last(log: Path) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Machines are shared and noisy: a slow example is no failure.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 if (Path(__file__).parent / "s3.py").exists():  # the s3_server fixture
     pytest_plugins = ["tests.s3"]

@@ -123,7 +123,7 @@ def weighted_quantile(values_N: np.ndarray, weight_N: np.ndarray, share: float) 
     """Smallest value that at least ``share`` of the weight does not exceed."""
     order = np.argsort(values_N)
     reached = np.cumsum(weight_N[order]) / weight_N.sum()
-    return float(values_N[order][min(np.searchsorted(reached, share), len(order) - 1)])
+    return float(values_N[order][min(int(np.searchsorted(reached, share)), len(order) - 1)])
 
 
 def weighted_mean(values_NK: np.ndarray, weight_N: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ Suffixes: B batch, C channels, H and W height and width, T FDI tokens, D their w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 
 @dataclass(frozen=True)
@@ -182,20 +182,13 @@ class FDIAdapter(nn.Module):
         return refined
 
     def fingerprint(self) -> str:
-        """SHA-256 over the half-precision weights (name, shape, bytes; sorted by name)."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Hash of configuration and weights, in memory."""
+        return fingerprint(self, asdict(self.config))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``adapter.safetensors`` (float16) and ``config.json``; ``fdi.safetensors`` if there is none yet."""
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, folder / "adapter.safetensors"
-        )
+        save_half(self, folder / "adapter.safetensors")
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
         if not (folder / "fdi.safetensors").exists():
             save_file({"tokens": self.fdi_TD.contiguous()}, folder / "fdi.safetensors")
@@ -208,23 +201,12 @@ class FDIAdapter(nn.Module):
             WeightsError: a file or key is missing or of another shape; only safetensors is ever read.
         """
         folder = Path(path)
-        for name in ("config.json", "adapter.safetensors", "fdi.safetensors"):
-            if not (folder / name).is_file():
-                raise WeightsError(f"{folder / name}: not found; an adapter folder holds it")
-        raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        config = AdapterConfig(**values)
-        adapter = cls(config, load_file(folder / "fdi.safetensors")["tokens"])
-        weights = {k: v.float() for k, v in load_file(folder / "adapter.safetensors").items()}
-        expected = {k: tuple(v.shape) for k, v in adapter.state_dict().items()}
-        found = {k: tuple(v.shape) for k, v in weights.items()}
-        if expected != found:
-            name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-            raise WeightsError(
-                f"{folder / 'adapter.safetensors'}: {name} expected {expected.get(name)}, found {found.get(name)}"
-            )
-        adapter.load_state_dict(weights)
-        adapter.eval().requires_grad_(False)
+        fdi = folder / "fdi.safetensors"
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(folder).items()}
+        if not fdi.is_file():
+            raise WeightsError(f"{fdi}: not found; an adapter folder holds it")
+        adapter = cls(AdapterConfig(**values), load_file(fdi)["tokens"])
+        load_strictly(adapter, folder / "adapter.safetensors")
         return adapter
 
 

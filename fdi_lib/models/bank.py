@@ -52,6 +52,27 @@ class ReferenceBank:
         """FDI tokens T,D of one degradation."""
         return np.asarray(self.fdi_tokens[self.names.index(name)])
 
+    def save_fdi(self, name: str, folder: Path) -> None:
+        """Write one degradation's ``fdi.safetensors``, which an adapter's folder carries.
+
+        Tensors: ``tokens`` T,D; ``mean`` and ``clean_mean`` D (pooled feature); ``spread`` and ``n`` (scalars); the
+        encoder's hash is in the metadata.
+        """
+        k = self.names.index(name)
+        arrays = {
+            "tokens": self.fdi_tokens[k],
+            "mean": self.geometry.fdi_KD[k],
+            "clean_mean": self.geometry.mean_D,
+            "spread": self.spread_K[k : k + 1],
+            "n": self.pairs_K[k : k + 1],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()},
+            folder / "fdi.safetensors",
+            metadata={"encoder_sha256": self.encoder_sha256},
+        )
+
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and ``bank.safetensors``."""
         folder.mkdir(parents=True, exist_ok=True)

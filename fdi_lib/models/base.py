@@ -6,17 +6,15 @@ Every tensor suffix: B batch, C channels, H and W height and width (of the tenso
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from fdi_lib.errors import WeightsError
+from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 _UNSHUFFLE = 2  # pixel-unshuffle factor of the compact latent: 3 channels become 12
 
@@ -82,22 +80,14 @@ class Base(nn.Module):
         return (abar.sqrt() * z_BCHW - (1 - abar).sqrt() * v).to(z_BCHW.dtype)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the UNet's weights (name, dtype, shape, bytes; sorted by name) and schedule."""
-        digest = hashlib.sha256(json.dumps(dict(sorted(COMPACT_SCHEDULE.items()))).encode())
-        for name, tensor in sorted(self.unet.state_dict().items()):
-            half = tensor.detach().to("cpu", torch.float16).contiguous()
-            digest.update(f"{name}{tuple(half.shape)}".encode())
-            digest.update(half.numpy().tobytes())
-        return digest.hexdigest()
+        """Hash of the UNet's weights and the schedule, in memory: tells whether anything changed them."""
+        return fingerprint(self.unet, COMPACT_SCHEDULE)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and ``base.safetensors`` (float16)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(
-            json.dumps({"unet": COMPACT_UNET, "scheduler": COMPACT_SCHEDULE}, indent=1) + "\n"
-        )
-        weights = {k: v.detach().half().contiguous() for k, v in self.unet.state_dict().items()}
-        save_file(weights, folder / "base.safetensors")
+        save_half(self.unet, folder / "base.safetensors")
+        config = {"unet": COMPACT_UNET, "scheduler": COMPACT_SCHEDULE}
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Base:
@@ -106,17 +96,8 @@ class Base(nn.Module):
         Raises:
             WeightsError: a file or a key is missing or does not fit.
         """
-        path = folder / "base.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"{path}: not found; a compact base folder holds base.safetensors and config.json")
-        config = json.loads((folder / "config.json").read_text())
+        config = read_config(folder)
         base = cls(UNet2DConditionModel.from_config(config["unet"]), DDIMScheduler.from_config(config["scheduler"]))
-        weights = {k: v.float() for k, v in load_file(path).items()}
-        missing, unexpected = base.unet.load_state_dict(weights, strict=False)
-        if missing or unexpected:
-            raise WeightsError(
-                f"{path}: {len(missing)} keys missing, {len(unexpected)} unexpected, "
-                f"the first is {(missing + unexpected)[0]}"
-            )
+        load_strictly(base.unet, folder / "base.safetensors")
         base.eval().requires_grad_(False)
         return base

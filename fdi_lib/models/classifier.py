@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -25,8 +28,9 @@ class Classifier:
         mode: Mode,
         strength: float,
         batch: int = 1,
+        adapters: Collection[str] | None = None,
     ) -> None:
-        self.encoder, self.bank, self._batch = encoder, bank, batch
+        self.encoder, self.bank, self._batch, self._adapters = encoder, bank, batch, adapters
         self._max_adapters, self._mode, self._strength = classify.max_adapters, mode, strength
         self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
 
@@ -48,7 +52,7 @@ class Classifier:
         folders = model_folders(models)
         encoder = Encoder.from_pretrained(folders.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
         bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
-        return cls(encoder, bank, classify, restore.mode, restore.strength, batch)
+        return cls(encoder, bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -72,7 +76,7 @@ class Classifier:
         """Decide for images given by their views, uint8 B,V,S,S,3 RGB."""
         if not len(views):
             return []
-        return decide(
+        decisions = decide(
             self.features(views),
             self.bank.geometry,
             self._thresholds,
@@ -80,6 +84,13 @@ class Classifier:
             mode=self._mode,
             strength=self._strength,
         )
+        return [self._doable(decision) for decision in decisions]
+
+    def _doable(self, decision: Decision) -> Decision:
+        """A degradation that nobody here can undo is as good as unknown: a person decides, nothing is guessed."""
+        if self._adapters is None or all(name in self._adapters for name, _ in decision.adapters):
+            return decision
+        return replace(decision, verdict="unknown", adapters=())
 
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         """Decide for images: HW or HW3 arrays, uint8 or uint16, grey or RGB."""

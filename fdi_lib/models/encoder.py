@@ -6,18 +6,16 @@ D hidden size, H and W view sides, C colour channels.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 from fdi_lib.core.views import ViewSpec
-from fdi_lib.errors import WeightsError
+from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 COMPACT = {
     "vision": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -74,20 +72,13 @@ class Encoder(nn.Module):
         return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
 
     def fingerprint(self) -> str:
-        """SHA-256 over configuration and half-precision weights (name, shape, bytes; sorted by name)."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Hash of configuration and weights, in memory."""
+        return fingerprint(self, self.config)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and ``encoder.safetensors`` (float16)."""
-        folder.mkdir(parents=True, exist_ok=True)
+        save_half(self, folder / "encoder.safetensors")
         (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n")
-        save_file(
-            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, folder / "encoder.safetensors"
-        )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Encoder:
@@ -96,17 +87,8 @@ class Encoder(nn.Module):
         Raises:
             WeightsError: a file or a key is missing or does not fit.
         """
-        path = folder / "encoder.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"{path}: not found; an encoder folder holds encoder.safetensors and config.json")
-        encoder = cls(json.loads((folder / "config.json").read_text()))
-        missing, unexpected = encoder.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
-        if missing or unexpected:
-            raise WeightsError(
-                f"{path}: {len(missing)} keys missing, {len(unexpected)} unexpected, "
-                f"the first is {(missing + unexpected)[0]}"
-            )
-        encoder.eval().requires_grad_(False)
+        encoder = cls(read_config(folder))
+        load_strictly(encoder, folder / "encoder.safetensors")
         return encoder
 
 

@@ -104,7 +104,7 @@ def test_weights_of_another_shape_are_named(preset, tmp_path):
     weights = load_file(folder / "adapter.safetensors")
     weights.pop("add.0.weight")
     save_file(weights, folder / "adapter.safetensors")
-    with pytest.raises(WeightsError, match=r"add\.0\.weight expected .* found None"):
+    with pytest.raises(WeightsError, match=r"add\.0\.weight: expected .* found None"):
         FDIAdapter.from_pretrained(folder)
 
 

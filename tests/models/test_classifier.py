@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fdi_lib.core.decision import Decision
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import ClassifySettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
@@ -38,6 +39,13 @@ def test_features_do_not_depend_on_batch_mates(models, batch):
     np.testing.assert_array_equal(together, alone)
 
 
+def test_a_degradation_without_adapter_is_unknown(models, monkeypatch):
+    found = Decision("mixture", (("noise", 1.0), ("mould", 1.0)), scores={"mould": 0.9})
+    monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: [found])
+    decision = _classifier(models, 1).classify_views(VIEWS[:1])[0]
+    assert (decision.verdict, decision.adapters, decision.scores) == ("unknown", (), {"mould": 0.9})
+
+
 def test_no_views_no_decisions(models):
     assert _classifier(models, 1).classify_views(VIEWS[:0]) == []
 
@@ -51,5 +59,5 @@ def test_an_encoder_without_all_its_keys_is_refused(preset, tmp_path):
     encoder = Encoder.from_pretrained(preset / "encoder")
     del encoder.qformer.encoder.layer[1]
     encoder.save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match="keys missing"):
+    with pytest.raises(WeightsError, match="tensors don't fit"):
         Encoder.from_pretrained(tmp_path)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scipy.ndimage import gaussian_filter
 
 from fdi_lib.core.similarity import decide
@@ -71,3 +72,13 @@ def test_fdi_is_the_mean_difference_of_pairs(bank):
     pairs = [degraded(("noise",), image, [0, 1, i]) for i, image in enumerate(content)]
     difference = features(_Statistics(), pairs)[1] - features(_Statistics(), content)[1]
     np.testing.assert_allclose(bank.geometry.fdi_KD[1], difference.mean(0), rtol=1e-6)
+
+
+def test_an_adapters_fdi_file_holds_the_banks_entry(bank, tmp_path):
+    bank.save_fdi("noise", tmp_path)
+    with safe_open(tmp_path / "fdi.safetensors", "numpy") as file:
+        assert file.metadata() == {"encoder_sha256": "0" * 64}
+        assert set(file.keys()) == {"tokens", "mean", "clean_mean", "spread", "n"}
+        np.testing.assert_array_equal(file.get_tensor("tokens"), bank.tokens_of("noise"))
+        np.testing.assert_allclose(file.get_tensor("mean"), bank.geometry.fdi_KD[1], rtol=1e-6)
+        assert file.get_tensor("n") == 40

@@ -1,0 +1,68 @@
+"""Weights on disk and their identity: half-precision safetensors, loaded strictly. Knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fdi_lib.errors import WeightsError
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """Write a module's state as float16 safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().half().contiguous() for name, tensor in module.state_dict().items()}, path)
+    path.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def load_strictly(module: nn.Module, path: Path) -> None:
+    """Load a file into a module, in float32, and freeze it: every key must be there, with its shape, and no other.
+
+    Raises:
+        WeightsError: the file is missing, or its keys or shapes are others; names the first.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: not found")
+    weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        wrong = sorted({name for name, _ in expected.items() ^ found.items()})
+        raise WeightsError(
+            f"{path}: {len(wrong)} tensors don't fit; {wrong[0]}: expected {expected.get(wrong[0])}, "
+            f"found {found.get(wrong[0])}"
+        )
+    module.load_state_dict(weights)
+    module.eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model folder's ``config.json``.
+
+    Raises:
+        WeightsError: it is missing or not JSON.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise WeightsError(f"{path}: not found; a model folder holds it")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON ({error})") from error
+    return config
+
+
+def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
+    """SHA-256 over configuration and half-precision weights (name, shape, bytes; sorted by name)."""
+    digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+    return digest.hexdigest()
