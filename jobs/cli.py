@@ -19,9 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
-from fdi_lib.errors import FDIError, ManifestError
+from fdi_lib.errors import FDIError
 from fdi_lib.manifest import StorageSettings, load_manifest
-from fdi_lib.manifest.locations import CREDENTIALS_REMEDY, has_secret, redact
+from fdi_lib.manifest.locations import redact, refuse_secret
 
 TOO_MANY_FAILED, DIFFERENCES = 3, 4
 _EPILOG = (
@@ -153,7 +153,9 @@ def _bank_build(args: argparse.Namespace) -> Outcome:
 def _bank_show(args: argparse.Namespace) -> Outcome:
     from jobs import bank
 
-    return Outcome(bank.show(args.uri))
+    refuse_secret("URI", args.uri)
+    summary = bank.show(args.uri)
+    return Outcome(summary, json.dumps(summary, indent=1))
 
 
 def _train(args: argparse.Namespace) -> Outcome:
@@ -268,9 +270,8 @@ def _takes_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def _storage(args: argparse.Namespace) -> StorageSettings:
-    for key, value in (("OUTPUT", getattr(args, "output", "")), ("--endpoint-url", args.endpoint_url)):
-        if value and has_secret(value):
-            raise ManifestError("carries a credential", key=key, file="command line", remedy=CREDENTIALS_REMEDY)
+    for key, value in (("OUTPUT", "output"), ("URI", "uri"), ("--endpoint-url", "endpoint_url")):
+        refuse_secret(key, getattr(args, value, None))
     return StorageSettings(endpoint_url=args.endpoint_url, region=args.region)
 
 

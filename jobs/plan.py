@@ -22,6 +22,7 @@ from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import DECISION, Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
+from fdi_lib.storage.run import refuse_strangers
 from fdi_lib.storage.store import Store
 from jobs.parts import Parts
 from jobs.pool import cluster
@@ -40,6 +41,7 @@ def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]
     output = Store.open(manifest.output.uri, manifest.output.storage)
     Store.open(manifest.source.uri, manifest.source.storage).check()
     output.check(for_writing=True)
+    refuse_strangers(output)
     parts.describe(manifest.models)
     estimate = _Estimate(manifest, output)
     with cluster(manifest.pools, manifest.limits.wait_s, restoring=False), tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 import ray
 from ray.data import DataContext, ExecutionResources
 
-from fdi_lib.errors import FDIError
+from fdi_lib.errors import CapacityError, FDIError
 from fdi_lib.manifest import Pools, RestorePool
 
 log = logging.getLogger(__name__)
@@ -68,15 +70,17 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
     are promised more than once where they are short: a small machine is slow, not refused.
 
     Raises:
-        FDIError: the cluster does not hold the smallest pools within ``wait_s``.
+        CapacityError: this machine alone can never hold the smallest pools.
+        FDIError: the cluster does not hold them within ``wait_s``.
     """
     one = actor_needs(pools.restore) if restoring else Amount()
     least = stream_needs(pools) + one * pools.restore.min
     ours = not ray.is_initialized()
+    can_grow = not ours or bool(os.environ.get("RAY_ADDRESS"))
     if ours:
         _start(least)
     try:
-        have = _wait_for(least, wait_s)
+        have = _wait_for(least, wait_s if can_grow else None)
         actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
         with DataContext.current(_data_context(have - one * actors)):
             yield actors
@@ -87,6 +91,16 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
 
 def _start(least: Amount) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own handler of SIGTERM aborts a shutdown that takes more than three seconds: put ours back.
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _init(least)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _init(least: Amount) -> None:
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
@@ -101,15 +115,17 @@ def _start(least: Amount) -> None:
     )
 
 
-def _wait_for(least: Amount, wait_s: float) -> Amount:
-    """Return what the cluster has once that is at least ``least``."""
-    deadline, told = time.monotonic() + wait_s, -math.inf
+def _wait_for(least: Amount, wait_s: float | None) -> Amount:
+    """Return what the cluster has once that is at least ``least``; None waits for nothing, as nothing can come."""
+    deadline, told = time.monotonic() + (wait_s or 0), -math.inf
     while True:
         total = ray.cluster_resources()
         have = Amount(total.get("CPU", 0.0), total.get("GPU", 0.0), total.get("memory", 0.0))
         if have.holds(least) >= 1:
             return have
         message = f"the smallest pools need {_shown(least)}, the cluster has {_shown(have)}"
+        if wait_s is None:
+            raise CapacityError(f"{message}; lower pools.*.min or gpus, or set RAY_ADDRESS to a larger cluster")
         if time.monotonic() >= deadline:
             raise FDIError(f"{message}; add nodes, or lower pools.*.min, cpus, gpus or memory_gib")
         if time.monotonic() - told >= 30:

@@ -7,7 +7,7 @@ arrays; this module does not know the encoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,23 @@ class ViewSpec:
     def count(self) -> int:
         """Views of one image: the whole and the crops."""
         return 1 + self.crops
+
+
+def check_images(images: Sequence[np.ndarray]) -> None:
+    """Refuse what is no list of HW or HW3 arrays of uint8 or uint16.
+
+    Raises:
+        ValueError: names the first image that is of another kind, and what it is.
+    """
+    if isinstance(images, np.ndarray):
+        raise ValueError(f"expected a list of images, got one array of shape {images.shape}")
+    for number, image in enumerate(images):
+        what = f"image {number} is {type(image).__name__}"
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"{what}; expected a NumPy array")
+        grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype not in (np.uint8, np.uint16) or not grey_or_rgb or not image.size:
+            raise ValueError(f"{what} {image.dtype} {image.shape}; expected uint8 or uint16, H x W or H x W x 3 (RGB)")
 
 
 def to_rgb8(pixels: np.ndarray) -> np.ndarray:

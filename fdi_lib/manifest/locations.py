@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from fdi_lib.errors import ManifestError
+
 _SECRET_KEY = re.compile(r"secret|token|passw|signature|credential|accesskey|api_?key|^sig$", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
@@ -109,3 +111,13 @@ SafeText = Annotated[str, AfterValidator(check_no_secret)]
 
 Location = Annotated[str, AfterValidator(_check_location)]
 """A place a store can open: absolute local path, ``file://`` or ``s3://``, without credentials."""
+
+
+def refuse_secret(name: str, value: str | None) -> None:
+    """Refuse a command-line argument that carries a credential; the message doesn't repeat it.
+
+    Raises:
+        ManifestError: it does.
+    """
+    if value and has_secret(value):
+        raise ManifestError("carries a credential", key=name, file="command line", remedy=CREDENTIALS_REMEDY)

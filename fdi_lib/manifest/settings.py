@@ -247,11 +247,19 @@ class Limits(Settings):
     max_pixels_mp: float = Field(
         default=400.0, gt=0, le=10_000, description="Larger images fail as `too_large`: decompression bombs."
     )
-    timeout_s: float = Field(default=600.0, gt=0, description="Longest time for one image; C decoders can hang.")
+    timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Reserved: longest time for one image; a decoder that hangs is not ended yet.",
+    )
     max_failed_fraction: float = Field(
         default=0.01, ge=0, le=1, description="Above it the command ends with exit code 3."
     )
     wait_s: float = Field(
         default=1800.0, ge=0, description="How long to wait for nodes that the cluster could still add."
     )
-    grace_s: float = Field(default=30.0, ge=0, description="Time to finish units after SIGTERM.")
+    grace_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="Reserved: time to finish units after SIGTERM; they are dropped and redone for now.",
+    )

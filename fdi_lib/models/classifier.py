@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from fdi_lib.core.decision import Decision, Mode
 from fdi_lib.core.similarity import decide
-from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder, pooled
 from fdi_lib.models.presets import file_sha256, model_folders
 
@@ -50,7 +50,7 @@ class Classifier:
             WeightsError: weights are missing or don't belong together.
         """
         folders = model_folders(models)
-        encoder = Encoder.from_pretrained(folders.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
+        encoder = Encoder.from_pretrained(folders.encoder).to(accelerator())
         bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
         return cls(encoder, bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
 
@@ -93,5 +93,12 @@ class Classifier:
         return replace(decision, verdict="unknown", adapters=())
 
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
-        """Decide for images: HW or HW3 arrays, uint8 or uint16, grey or RGB."""
+        """Decide for images: HW or HW3 arrays, uint8 or uint16, grey or RGB.
+
+        Raises:
+            ValueError: an image of another kind.
+        """
+        check_images(images)
+        if not images:
+            return []
         return self.classify_views(np.stack([make_views(image, self.view_spec) for image in images]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,28 +17,17 @@ import torch
 from fdi_lib.core.decision import Decision
 from fdi_lib.core.noise import noise_field
 from fdi_lib.core.tiling import blend_window, cut, tile_starts
-from fdi_lib.core.views import ViewSpec
+from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.models.classifier import Classifier
-from fdi_lib.models.presets import ModelFolders, describe_models, file_sha256, model_folders
+from fdi_lib.models.device import accelerator, arithmetic
+from fdi_lib.models.presets import describe_models, file_sha256, model_folders
 from fdi_lib.models.sampling import Init, Schedule, sample
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
-
-
-def accelerator() -> torch.device:
-    """The device that this process may use: Ray shows an actor only the GPUs it was given."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def arithmetic(dtype: str, device: torch.device) -> torch.dtype:
-    """Arithmetic of forward passes for the manifest's ``restore.dtype``."""
-    if dtype == "auto":
-        dtype = "bf16" if device.type == "cuda" else "fp32"
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
 
 
 @dataclass(frozen=True)
@@ -52,29 +42,58 @@ class Restorer:
 
     def __init__(
         self,
-        folders: ModelFolders,
-        classifier: Classifier,
-        base: Base,
-        settings: RestoreSettings,
         *,
+        encoder: str | Path,
+        base: str | Path,
+        bank: str | Path,
+        adapters: str | Path,
+        classify: ClassifySettings | None = None,
+        restore: RestoreSettings | None = None,
         resident_adapters: int = 8,
         batch: int = 1,
     ) -> None:
+        """Load encoder, bank and base; adapters are loaded when they are first needed.
+
+        Args:
+            encoder: folder of the encoder.
+            base: folder of the base.
+            bank: folder of the reference bank.
+            adapters: folder that holds one folder per adapter.
+            classify: a manifest's section; its defaults if not given.
+            restore: a manifest's section; its defaults if not given.
+            resident_adapters: adapters kept in memory.
+            batch: tiles per forward pass; every pass has exactly this many.
+
+        Raises:
+            WeightsError: weights are missing or don't belong together.
+            ManifestError: a setting doesn't fit the base.
+        """
+        models = ModelSettings(
+            preset="custom",
+            encoder=CheckpointSettings(uri=str(encoder)),
+            base=CheckpointSettings(uri=str(base)),
+            bank=str(bank),
+            adapters=str(adapters),
+        )
+        describe_models(models)
+        self._settings = settings = restore or RestoreSettings()
+        self._folders = model_folders(models)
         self._device = accelerator()
         self._dtype = arithmetic(settings.dtype, self._device)
-        if settings.tile_px % base.multiple_px:
+        self.base = Base.from_pretrained(self._folders.base).to(self._device)
+        if settings.tile_px % self.base.multiple_px:
             raise ManifestError(
-                f"tiles must be a multiple of {base.multiple_px} px",
+                f"tiles must be a multiple of {self.base.multiple_px} px",
                 key="restore.tile_px",
                 value=str(settings.tile_px),
-                remedy=f"use {-(-settings.tile_px // base.multiple_px) * base.multiple_px}",
+                remedy=f"use {-(-settings.tile_px // self.base.multiple_px) * self.base.multiple_px}",
             )
-        self._folders, self.classifier, self.base, self._settings = folders, classifier, base.to(self._device), settings
+        self.classifier = Classifier.from_settings(models, classify or ClassifySettings(), settings)
         self._capacity, self._batch = resident_adapters, batch
         self._adapters: OrderedDict[str, FDIAdapter] = OrderedDict()
         self.loads = 0  # adapters read from disk so far
         self.adapter_hashes = {
-            n: file_sha256(folders.adapters / n / "adapter.safetensors") for n in folders.adapter_names()
+            n: file_sha256(self._folders.adapters / n / "adapter.safetensors") for n in self._folders.adapter_names()
         }
 
     @classmethod
@@ -87,26 +106,15 @@ class Restorer:
         resident_adapters: int = 8,
         batch: int = 1,
     ) -> Restorer:
-        """Load encoder, bank and base; adapters are loaded when they are first needed.
-
-        Args:
-            models: which weights.
-            classify: the manifest's section.
-            restore: the manifest's section.
-            resident_adapters: adapters kept in memory.
-            batch: tiles per forward pass; every pass has exactly this many.
-
-        Raises:
-            WeightsError: weights are missing or don't belong together.
-            ManifestError: a setting doesn't fit the base.
-        """
-        describe_models(models)
+        """Load what a manifest's sections name; see the constructor."""
         folders = model_folders(models)
         return cls(
-            folders,
-            Classifier.from_settings(models, classify, restore),
-            Base.from_pretrained(folders.base),
-            restore,
+            encoder=folders.encoder,
+            base=folders.base,
+            bank=folders.bank,
+            adapters=folders.adapters,
+            classify=classify,
+            restore=restore,
             resident_adapters=resident_adapters,
             batch=batch,
         )
@@ -173,7 +181,11 @@ class Restorer:
 
         Raises:
             FloatingPointError: the model returned NaN or infinity.
+            ValueError: not one decision an image, or an image of another kind.
         """
+        check_images(images)
+        if len(decisions) != len(images):
+            raise ValueError(f"{len(images)} images, but {len(decisions)} decisions")
         keys = noise_keys or [0] * len(images)
         result = list(images)
         routes: dict[tuple[str, str], list[int]] = {}
@@ -281,7 +293,3 @@ class Restorer:
         factor, (channels, height, width) = self.base.latent_factor, latent.shape[1:]
         fields = [noise_field(keys[t.image], t.y // factor, t.x // factor, height, width, channels) for t in group]
         return torch.from_numpy(np.stack(fields)).to(self._device)
-
-    def describe(self) -> dict[str, Any]:
-        """Hashes of what is loaded; see :func:`describe_models`."""
-        return {"adapters": self.adapter_hashes}

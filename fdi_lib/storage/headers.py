@@ -8,6 +8,7 @@ bit depths, and reads a thousand-page file as one page. It knows neither pixel v
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # pyvips decodes libvips' messages as UTF-8, and a hostile file can have its own bytes quoted in one.
 VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\s+)*([0-9]{1,9})\s+([0-9]{1,9})\s")
 _JP2_MAGICS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 
 _SOF = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}  # start of frame; C4, C8 and CC are other things
@@ -87,6 +89,8 @@ def inspect(data: bytes, max_pixels_mp: float) -> ImageFacts:
         facts = _tiff_facts(data)
     elif data.startswith(_JP2_MAGICS):
         facts = _jp2_facts(data)
+    elif data.startswith(b"BM") or _PNM.match(data):
+        facts = _plain_facts(data)
     else:
         facts = _other_facts(data)
     if min(min(size) for size in facts.pages) < 1:
@@ -240,6 +244,19 @@ def _jp2_facts(data: bytes) -> ImageFacts:
     except (struct.error, ValueError) as error:
         raise ItemError(Reason.TRUNCATED, "the JPEG 2000 file ends before its header does") from error
     return ImageFacts("jp2", width, height, bands, bits, ((width, height),), "JPEG 2000")
+
+
+def _plain_facts(data: bytes) -> ImageFacts:
+    """BMP and PNM (PBM, PGM, PPM): their sizes stand in the header; they are never decoded here."""
+    pnm = _PNM.match(data)
+    if pnm:
+        name, width, height = "pnm", int(pnm[1]), int(pnm[2])
+    elif len(data) >= 26:
+        name = "bmp"
+        width, height = (abs(int.from_bytes(data[at : at + 4], "little", signed=True)) for at in (18, 22))
+    else:
+        raise ItemError(Reason.TRUNCATED, "the BMP file ends inside its header")
+    return ImageFacts(name, width, height, 3, 8, ((width, height),), name)
 
 
 def _other_facts(data: bytes) -> ImageFacts:

@@ -80,7 +80,8 @@ class LocalStore(Store):
             check_name(folder)
         root = Path(self.root, folder)
         if root.is_dir():
-            for entry in _walk(root, f"{folder}/" if folder else "", ()):
+            status = root.stat()  # a link to the root itself is a loop, too
+            for entry in _walk(root, f"{folder}/" if folder else "", ((status.st_dev, status.st_ino),)):
                 if entry.path.startswith(prefix):
                     yield entry
 

@@ -105,16 +105,27 @@ def open_run(
     store = Store.open(manifest.output.uri, manifest.output.storage)
     info = json.loads(_encode(_new_info(manifest, models_description, numeric_profile, listing)))
     if not store.exists(RUN_FILE):
-        stranger = next((e.path for e in store.walk() if e.path not in _BEFORE_A_RUN), None)
-        if stranger is not None and not store.exists(RUN_FILE):  # asked again: another job may just have started
-            raise RunConflictError(
-                f"{store.uri()} is not empty and holds no {RUN_FILE} (found {stranger}); use an empty output.uri"
-            )
+        refuse_strangers(store)
         if store.create(RUN_FILE, _encode(info)):
             return _as_run(store, info)
     run = load_run(store)
     _check_same(run, info)
     return replace(run, info={**run.info, "manifest": info["manifest"]})  # pools, limits and storage may have changed
+
+
+def refuse_strangers(store: Store) -> None:
+    """Refuse an output without ``run.json`` that holds anything but a plan.
+
+    Raises:
+        RunConflictError: it holds things that no run wrote.
+    """
+    if store.exists(RUN_FILE):
+        return
+    stranger = next((e.path for e in store.walk() if e.path not in _BEFORE_A_RUN), None)
+    if stranger is not None and not store.exists(RUN_FILE):  # asked again: another job may just have started
+        raise RunConflictError(
+            f"{store.uri()} is not empty and holds no {RUN_FILE} (found {stranger}); use an empty output.uri"
+        )
 
 
 def load_run(store: Store) -> Run:

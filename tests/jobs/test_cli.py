@@ -127,3 +127,11 @@ def test_manual_names_every_command_and_exit_code() -> None:
     manual = (ROOT / "docs/cli.md").read_text()
     assert all(f"`fdi {command}" in manual for command in COMMANDS)
     assert all(f"| **{code}** |" in manual for code in range(5))
+
+
+@pytest.mark.parametrize("command", [["adapters"], ["bank", "show"], ["status"]])
+def test_a_secret_in_a_uri_is_refused_and_not_repeated(command, capsys):
+    assert cli.main([*command, "s3://key:planted-secret@bucket/prefix"]) == 2
+    printed = capsys.readouterr()
+    assert "credential" in printed.err
+    assert "planted-secret" not in printed.err + printed.out

@@ -114,3 +114,29 @@ def test_an_adapter_of_another_base_is_refused(models, preset, tmp_path):
 def test_a_preset_without_weights_is_refused(models, tmp_path):
     with pytest.raises(WeightsError, match=r"bank\.safetensors not found"):
         describe_models(models.model_copy(update={"bank": str(tmp_path)}))
+
+
+def test_the_constructor_takes_the_four_folders(preset):
+    restorer = Restorer(
+        encoder=preset / "encoder", base=preset / "base", bank=preset / "bank", adapters=preset / "adapters"
+    )
+    assert set(restorer.adapter_hashes) == {"haze", "jpeg", "noise"}
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8), "a.png"]
+)
+def test_what_is_no_image_is_refused_by_number(restorer, image):
+    good = _image(8, 8)
+    with pytest.raises(ValueError, match="image 1 is"):
+        restorer.classify([good, image])
+    with pytest.raises(ValueError, match="image 1 is"):
+        restorer.restore([good, image], [NOISE, NOISE])
+
+
+def test_lists_are_lists_and_of_one_length(restorer):
+    assert restorer.classify([]) == []
+    with pytest.raises(ValueError, match="one array"):
+        restorer.classify(_image(8, 8, 3))
+    with pytest.raises(ValueError, match="2 images, but 1 decisions"):
+        restorer.restore([_image(8, 8), _image(8, 8)], [NOISE])

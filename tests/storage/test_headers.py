@@ -43,3 +43,19 @@ def test_damaged_headers_give_facts_or_an_item_error(format: str, data: st.DataO
         assert error.reason
     else:
         assert facts.width > 0 and facts.height > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "size"),
+    [
+        (
+            b"BM" + bytes(16) + (7).to_bytes(4, "little") + (-5).to_bytes(4, "little", signed=True) + bytes(30),
+            "bmp",
+            (7, 5),
+        ),
+        (b"P6\n# made by hand\n3 2\n255\n" + bytes(18), "pnm", (3, 2)),
+    ],
+)
+def test_bmp_and_pnm_are_known_and_never_restored(data, kind, size):
+    facts = inspect(data, 1)
+    assert (facts.format, facts.pages, facts.unsupported) == (kind, (size,), kind)
