@@ -1,0 +1,36 @@
+"""The shipped preset loads through the public API and does what its cards say, on a photograph it never saw."""
+
+import numpy as np
+import pytest
+from skimage import data
+
+from fdi_lib import Restorer
+from fdi_lib.core.degrade import degrade
+from fdi_lib.core.metrics import psnr
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.from_preset("compact")
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    return data.astronaut()[:256, 96:352]
+
+
+@pytest.mark.parametrize(("name", "gain_db"), [("noise", 6), ("low_light", 5), ("jpeg", 0.2)])
+def test_damage_is_found_and_repaired(restorer, photograph, name, gain_db):
+    damaged = degrade(name, photograph.astype(np.float32) / 255, np.random.default_rng(0), 0.5)
+    damaged = np.rint(damaged * 255).astype(np.uint8)
+    decisions = restorer.classify([damaged])
+    assert decisions[0].composition == f"{name}:1.00"
+    restored = restorer.restore([damaged], decisions)[0]
+    truth = photograph / 255
+    assert psnr(truth, restored / 255) - psnr(truth, damaged / 255) > gain_db
+
+
+def test_a_clean_photograph_is_left_alone(restorer, photograph):
+    decisions = restorer.classify([photograph, photograph[..., 1]])
+    assert [d.verdict for d in decisions] == ["clean", "clean"]
+    np.testing.assert_array_equal(restorer.restore([photograph], decisions[:1])[0], photograph)
