@@ -1,7 +1,7 @@
 """Classification by FDI similarity: pure arrays in, decisions out. It knows neither encoders nor files.
 
 An image's feature q has no clean twin, so the bank's clean mean stands in for it. In coordinates whitened by the
-(shrunk) covariance of clean features, so that odd content doesn't look like a degradation:
+(shrunk) covariance of clean features and of what differs within a degradation, so that neither looks like damage:
 
     r   = W (q - mean)                                    what is left once clean content is accounted for
     s_k = cos(r, W FDI_k)                                 similarity to each reference direction
