@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from fdi_lib.errors import WeightsError
-from fdi_lib.manifest import ModelSettings, StorageSettings
-from fdi_lib.models.presets import model_folders
+from fdi_lib.manifest import StorageSettings
+from fdi_lib.models.presets import compact_folder
 from fdi_lib.storage.store import Store
 
 _MAX_HEADER_BYTES = 64 * 2**20  # of a safetensors file; a larger one is not an adapter's
@@ -31,7 +31,7 @@ def run(uri: str | None, storage: StorageSettings) -> dict[str, Any]:
     Raises:
         WeightsError: there is none, or one isn't an adapter.
     """
-    store = Store.open(uri or str(model_folders(ModelSettings()).adapters), storage)
+    store = Store.open(uri or str(compact_folder() / "adapters"), storage)
     store.check()
     folders = [
         e.path.rpartition("/")[0] for e in store.walk() if e.path.count("/") == 1 and e.path.endswith("/config.json")

@@ -2,49 +2,90 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fdi_lib.core.moments import PairMoments
+from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BankManifest
+from fdi_lib.manifest.kinds import PairSettings, SyntheticPairSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.presets import compact_folder, file_sha256
-from fdi_lib.training.bank import build_bank
-from fdi_lib.training.pictures import Picture, cut_grid, read_list
+from fdi_lib.models.weights import read_config
+from fdi_lib.training.bank import bank_from_moments, build_bank
+from fdi_lib.training.encoder import quantised
+from fdi_lib.training.pair_checks import PairReport
+from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles
+from fdi_lib.training.scenes import clean_scene
+from jobs.pair_stream import PairStream, pair_moments
+from jobs.pool import cluster
 
+log = logging.getLogger(__name__)
+_WAIT_S = 1800.0  # for nodes that a cluster could still add
+_FEWEST = 4  # fit pairs, learnt as well as held out
 # Sizes of the clean images that the bank knows, as (reduction, side in px): people bring small and large ones.
 _CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
 _GARMENT_CUTS = ((2, 192),)
-_PER_PICTURE, _REFERENCES = 24, 240
+_PER_PICTURE = 24
+_SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 1200, 300
 
 
 def build(manifest: BankManifest) -> dict[str, Any]:
     """Build a bank and write its folder.
 
-    Content and references are cut from the train split; thresholds come from the calibration split, which neither the
-    encoder nor the references have seen.
-
     Raises:
-        ManifestError: the kind of pairs isn't supported yet, or pictures are missing.
-        WeightsError: the encoder is missing.
+        ManifestError: pictures or pairs are missing, or banks to merge don't belong together.
+        WeightsError: the encoder, or a bank to merge, is missing.
     """
-    made = manifest.synthetic
-    if made is None:
-        raise ManifestError(
-            "this release builds banks from clean pictures", key="pairs", remedy="use synthetic: {degradations: [...]}"
-        )
     folder = Path(manifest.models.encoder.uri) if manifest.models.encoder else compact_folder() / "encoder"
+    encoder_sha256 = file_sha256(folder / "encoder.safetensors")
+    others = [ReferenceBank.from_pretrained(Path(uri), encoder_sha256) for uri in manifest.merge]
+    if manifest.synthetic:
+        bank, summary = _synthetic(manifest, manifest.synthetic, folder)
+    elif manifest.pairs:
+        bank, summary = _from_pairs(manifest, folder)
+    else:
+        bank, summary = others.pop(0), {}
+    for other, uri in zip(others, manifest.merge[-len(others) :], strict=False):
+        bank = _joined(bank, other, uri)
+    bank.save_pretrained(Path(manifest.output))
+    return {"output": manifest.output, **summary, **show(manifest.output)}
+
+
+def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBank:
+    """The bank with another one's entries; clean content stays the first one's."""
+    twice = set(bank.names) & set(other.names)
+    if twice:
+        raise ManifestError(
+            f"{sorted(twice)[0]} is in more than one bank", key="merge", value=uri, remedy="leave one of them out"
+        )
+    for entry in other.entries:
+        bank = bank.with_entry(entry)
+    return bank
+
+
+def _synthetic(
+    manifest: BankManifest, made: SyntheticPairSettings, folder: Path
+) -> tuple[ReferenceBank, dict[str, Any]]:
+    """Draw content and references as the encoder's training does; thresholds come from the calibration split.
+
+    Neither the encoder nor the references have seen that.
+    """
     encoder = Encoder.from_pretrained(folder)
     table, root = Path(made.pictures), Path(made.uri)
     rng = np.random.default_rng(manifest.seed)
-    content, _ = _clean_images(read_list(table, root, "train"), rng)
+    scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
+    content = [quantised(clean_scene(scenes, rng, _SCENE_SIDES)) for _ in range(_CONTENT)]
+    reference = content[:_REFERENCES]
     held_out, weights = _clean_images(read_list(table, root, "calibration"), rng)
-    reference = [content[i] for i in rng.permutation(len(content))[:_REFERENCES]]
     bank = build_bank(
         encoder,
         file_sha256(folder / "encoder.safetensors"),
@@ -56,14 +97,48 @@ def build(manifest: BankManifest) -> dict[str, Any]:
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
     )
-    bank.save_pretrained(Path(manifest.output))
-    return {
-        "output": manifest.output,
-        "content": len(content),
-        "references": len(reference),
-        "held_out": len(held_out),
-        **show(manifest.output),
-    }
+    return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
+
+
+def _from_pairs(manifest: BankManifest, folder: Path) -> tuple[ReferenceBank, dict[str, Any]]:
+    """Build from moments of any number of stored pairs, on Ray. Which are held out follows from their names."""
+    held, learnt, left_out = {}, {}, 0
+    with cluster(manifest.pools, _WAIT_S, restoring=False):
+        for pairs in manifest.pairs:
+            held[pairs.task], unfit = _moments(manifest, pairs, folder, (0.0, manifest.held_out_fraction))
+            learnt[pairs.task], more = _moments(manifest, pairs, folder, (manifest.held_out_fraction, 1.0))
+            left_out += unfit + more
+    rate, encoder_sha256 = manifest.clean_false_positive_rate, file_sha256(folder / "encoder.safetensors")
+    counts = {"references": sum(m.count for m in learnt.values()), "held_out": sum(m.count for m in held.values())}
+    return bank_from_moments(learnt, held, rate, encoder_sha256), counts | {"left_out": left_out}
+
+
+def _moments(
+    manifest: BankManifest, pairs: PairSettings, folder: Path, places: tuple[float, float]
+) -> tuple[PairMoments, int]:
+    """Moments of the fit pairs among these places, and how many were left out; the log names each."""
+    spec = ViewSpec.from_encoder(read_config(folder))
+    stream = PairStream(pairs.uri, pairs.kind, pairs.storage, spec, seed=manifest.seed, places=places)
+    unfit: list[str] = []
+
+    def note(reports: list[PairReport]) -> None:
+        for report in reports:
+            if not report.ok:
+                unfit.append(f"{report.name}: {'; '.join(report.reasons)}")
+                log.warning("%s: left out: %s", pairs.task, unfit[-1])
+
+    found = pair_moments(stream, partial(Encoder.from_pretrained, folder.absolute()), manifest.pools, note)
+    count = found.count if found else 0
+    if found is None or count < _FEWEST:
+        what = "held out" if places[0] == 0 else "to learn from"
+        first = f", the first: {unfit[0]}" if unfit else ""
+        raise ManifestError(
+            f"{pairs.task}: {count} fit pairs {what}, at least {_FEWEST} are needed ({len(unfit)} unfit{first})",
+            key="pairs",
+            value=pairs.uri,
+            remedy="add or mend pairs, or change held_out_fraction",
+        )
+    return found, len(unfit)
 
 
 def show(uri: str) -> dict[str, Any]:
@@ -74,8 +149,8 @@ def show(uri: str) -> dict[str, Any]:
     t = bank.thresholds
     degradations = {
         name: {
-            "pairs": int(bank.pairs_K[k]),
-            "explained_by_mean": round(float(bank.spread_K[k]), 3),
+            "pairs": bank.entry(name).pairs,
+            "explained_by_mean": round(bank.entry(name).spread, 3),
             "amplitude": round(float(t.single_K[k]), 2),
             "limit": round(float(t.limit_K[k]), 2),
             "nearest": bank.names[int(cosine_KK[k].argmax())],

@@ -14,7 +14,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
@@ -22,20 +21,12 @@ from typing import Any
 from fdi_lib.errors import FDIError
 from fdi_lib.manifest import StorageSettings, load_manifest
 from fdi_lib.manifest.locations import redact, refuse_secret
+from jobs.outcome import Outcome, flush
 
 TOO_MANY_FAILED, DIFFERENCES = 3, 4
 _EPILOG = (
     "A manifest's keys are listed in docs/manifest.md. Credentials come from the environment, never from a manifest."
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command came to: its summary, the same for people (empty: a plain table of the summary), its exit code."""
-
-    summary: dict[str, Any]
-    text: str = ""
-    code: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.rest = rest[rest.index("pack") + 1 :]
         elif extra:
             parser.error(f"unrecognized arguments: {' '.join(map(redact, extra))}")
-    except SystemExit as exc:  # argparse has already said why
+    except SystemExit as exc:  # argparse has already said why, or helped
+        flush()
         return exc.code if isinstance(exc.code, int) else 2
     _log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
     before = signal.signal(signal.SIGTERM, _interrupt)
@@ -60,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exc.exit_code
     except (KeyboardInterrupt, SystemExit) as exc:
         if isinstance(exc, SystemExit) and exc.code in (0, 2):  # fdi pack reads its own options
+            flush()
             return exc.code
         print("fdi: interrupted; the same command resumes", file=sys.stderr)  # Ray's SIGTERM handler exits, too
         return 1
@@ -68,10 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-    if options.json:
-        print(json.dumps(outcome.summary), flush=True)
-    else:
-        print(outcome.text or _table(outcome.summary), flush=True)
+    outcome.show(options.json)
     return outcome.code
 
 
@@ -280,19 +270,6 @@ def _version() -> str:
         return version("fdi-restore")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _table(summary: dict[str, Any]) -> str:
-    """Plain values of a summary, one a line; nested ones are for ``--json``."""
-    shown = {k.replace("_", " "): v for k, v in summary.items() if not isinstance(v, (dict, list))}
-    width = max((len(key) for key in shown), default=0)
-    return "\n".join(f"{key:<{width}}  {_value(value)}" for key, value in shown.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

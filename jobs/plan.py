@@ -26,6 +26,7 @@ from fdi_lib.storage.run import refuse_strangers
 from fdi_lib.storage.store import Store
 from jobs.parts import Parts
 from jobs.pool import cluster
+from jobs.preflight import preflight
 from jobs.stream import decisions
 
 PLAN_FILE = "plan.parquet"
@@ -39,10 +40,8 @@ def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]
     """Classify the source and return the estimate: counts per status and route, GiB of output, GPU-hours."""
     parts = parts or Parts()
     output = Store.open(manifest.output.uri, manifest.output.storage)
-    Store.open(manifest.source.uri, manifest.source.storage).check()
-    output.check(for_writing=True)
+    preflight(manifest, parts)
     refuse_strangers(output)
-    parts.describe(manifest.models)
     estimate = _Estimate(manifest, output)
     with cluster(manifest.pools, manifest.limits.wait_s, restoring=False), tempfile.TemporaryDirectory() as folder:
         decode = Decode(manifest, parts.view_spec(manifest.models))

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ from dataclasses import dataclass
 
 import ray
 from ray.data import DataContext, ExecutionResources
+from ray.exceptions import RayError
 
 from fdi_lib.errors import CapacityError, FDIError
 from fdi_lib.manifest import Pools, RestorePool
+from fdi_lib.manifest.locations import redact
 
 log = logging.getLogger(__name__)
 _GIB = 2**30
+_ANSWER_S = 10.0  # for a cluster's first word; Ray itself tries for two minutes, and then aborts the process
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00" + bytes(4)  # preface, empty SETTINGS
 _HEAP = 0.6  # of physical memory; Ray's object store takes 0.3
 
 
@@ -71,19 +76,30 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
 
     Raises:
         CapacityError: this machine alone can never hold the smallest pools.
-        FDIError: the cluster does not hold them within ``wait_s``.
+        FDIError: the cluster does not answer, or does not hold them within ``wait_s``.
     """
     one = actor_needs(pools.restore) if restoring else Amount()
     least = stream_needs(pools) + one * pools.restore.min
-    ours = not ray.is_initialized()
-    can_grow = not ours or bool(os.environ.get("RAY_ADDRESS"))
-    if ours:
-        _start(least)
-    try:
+    can_grow = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    with joined(least):
         have = _wait_for(least, wait_s if can_grow else None)
         actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
         with DataContext.current(_data_context(have - one * actors)):
             yield actors
+
+
+@contextmanager
+def joined(least: Amount) -> Iterator[None]:
+    """For the block, the cluster that RAY_ADDRESS names or that this process had joined, else one on this machine.
+
+    Raises:
+        FDIError: the cluster does not answer.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _start(least)
+    try:
+        yield
     finally:
         if ours:
             ray.shutdown()
@@ -102,8 +118,15 @@ def _start(least: Amount) -> None:
 
 def _init(least: Amount) -> None:
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    # It says at every start that tokens are on, which is Ray's own default and as it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _expect_answer(address, _ANSWER_S)
+        try:
+            ray.init(**quiet)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise _no_cluster(address, str(error).partition("\n")[0]) from error
         return
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     ray.init(
@@ -113,6 +136,34 @@ def _init(least: Amount) -> None:
         _memory=max(int(physical * _HEAP), math.ceil(least.memory)),
         **quiet,
     )
+
+
+def _expect_answer(address: str, wait_s: float) -> None:
+    """Return if something at ``host:port`` (or ``ray://host:port``) speaks gRPC's protocol, or if there is no port.
+
+    Raises:
+        FDIError: nothing there does, within ``wait_s``.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if "://" in host or not colon or not port.isdecimal():
+        return  # auto, local, or something that Ray itself will refuse
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=wait_s) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.settimeout(wait_s)
+            connection.sendall(_HTTP2_HELLO)
+            if connection.recv(4, socket.MSG_WAITALL)[3:] != b"\x04":  # a server's first frame, too, is SETTINGS
+                raise _no_cluster(address, "something else than Ray answers there")
+    except TimeoutError as error:
+        raise _no_cluster(address, f"no answer within {wait_s:.0f} s") from error
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _no_cluster(address: str, why: str) -> FDIError:
+    remedy = "start that cluster, or correct RAY_ADDRESS, or unset it to use this machine alone"
+    return FDIError(f"RAY_ADDRESS = {redact(address)}: {why}; {remedy}")
 
 
 def _wait_for(least: Amount, wait_s: float | None) -> Amount:

@@ -12,7 +12,6 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -22,13 +21,14 @@ from fdi_lib.manifest import RestoreManifest, StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
-from fdi_lib.storage.run import Run, fingerprint, finish_run, load_run_at, open_run, read_listing
+from fdi_lib.storage.run import Run, find_run, fingerprint, finish_run, load_run_at, open_run, read_listing
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import Store
 from jobs import report
 from jobs.dispatch import Dispatcher
 from jobs.parts import Parts, numeric_profile
 from jobs.pool import cluster
+from jobs.preflight import preflight
 from jobs.progress import Tally
 from jobs.shards import check_layout, finish_shards, staged
 from jobs.stream import decisions
@@ -40,11 +40,10 @@ _JUDGED_AFTER = 50  # images; a broken start is no broken run
 def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]:
     """Run, or resume, a restoration; return its summary. Raises what :mod:`fdi_lib.errors` lists."""
     parts = parts or Parts()
-    job = _preflight(manifest, parts)
-    if _nothing_new(job):
+    job, models = _preflight(manifest, parts)
+    if job and _nothing_new(job):
         return _summary(job, Tally(), already_done=sum(ledger.counts(job.store).values()))
-    done = ledger.done_index(job.store)
-    return _work(manifest, parts, job, done, attempt=1)
+    return _work(manifest, parts, models)
 
 
 def retry(output: str, parts: Parts | None = None, storage: StorageSettings | None = None) -> dict[str, Any]:
@@ -57,18 +56,21 @@ def retry(output: str, parts: Parts | None = None, storage: StorageSettings | No
     if not again.num_rows:
         return _summary(job, Tally(), already_done=sum(ledger.counts(job.store).values()))
     parts = parts or Parts()
-    job = _preflight(manifest, parts)
-    return _work(manifest, parts, job, None, attempt=pc.max(again["attempt"]).as_py() + 1, again=again)
+    return _work(manifest, parts, _preflight(manifest, parts)[1], again)
 
 
-def _work(manifest: RestoreManifest, parts: Parts, job: Run, done: np.ndarray | None, attempt: int,
-          again: pa.Table | None = None) -> dict[str, Any]:  # fmt: skip
-    """The stages, in order."""
-    limits = manifest.limits
-    already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
-    stopped_early = False
-    with cluster(manifest.pools, limits.wait_s) as actors, Tally(partial(_source_bytes, job)) as tally:
-        load_done = partial(ray.get, ray.put(done)) if done is not None else None
+def _work(
+    manifest: RestoreManifest, parts: Parts, models: dict[str, Any], again: pa.Table | None = None
+) -> dict[str, Any]:
+    """The stages, in order. ``again`` holds the rows to do once more; None does what was never done."""
+    limits, stopped_early = manifest.limits, False
+    output = Store.open(manifest.output.uri, manifest.output.storage)
+    # The cluster comes before anything is written: it may never be large enough.
+    with cluster(manifest.pools, limits.wait_s) as actors, Tally(partial(_source_bytes, output)) as tally:
+        job = open_run(manifest, models, numeric_profile(manifest))
+        already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
+        attempt = 1 if again is None else pc.max(again["attempt"]).as_py() + 1
+        load_done = partial(ray.get, ray.put(ledger.done_index(job.store))) if again is None else None
         only, only_objects = _selection(manifest, again)
         decode = Decode(manifest, parts.view_spec(manifest.models), load_done, only)
         decided = decisions(manifest, decode, partial(parts.classifier, manifest), only_objects)
@@ -90,19 +92,19 @@ def _work(manifest: RestoreManifest, parts: Parts, job: Run, done: np.ndarray | 
     return _summary(job, tally, already_done, stopped_early)
 
 
-def _preflight(manifest: RestoreManifest, parts: Parts) -> Run:
-    """Find everything that can't work before anything is started, and open the run."""
-    Store.open(manifest.source.uri, manifest.source.storage).check()
+def _preflight(manifest: RestoreManifest, parts: Parts) -> tuple[Run | None, dict[str, Any]]:
+    """Find what can't work before anything is started; return the run to resume, if any, and the models."""
+    models = preflight(manifest, parts)
     check_layout(manifest)
-    Store.open(manifest.output.uri, manifest.output.storage).check(for_writing=True)
-    return open_run(manifest, parts.describe(manifest.models), numeric_profile(manifest))
+    return find_run(manifest, models, numeric_profile(manifest)), models
 
 
 def _nothing_new(job: Run) -> bool:
     """Whether the run is finished and its source still lists as it did then."""
     if not job.finished or staged(job.store):
         return False
-    return job.is_done(fingerprint(entry for block in list_objects(job.source, 1000) for entry in block))
+    listing = list_objects(job.source, 1000, job.store.uri())
+    return job.is_done(fingerprint(entry for block in listing for entry in block))
 
 
 def _selection(
@@ -116,8 +118,8 @@ def _selection(
     return frozenset(ids), None if manifest.source.format == "inventory" else objects
 
 
-def _source_bytes(job: Run) -> int | None:
-    found = read_listing(job.store)
+def _source_bytes(output: Store) -> int | None:
+    found = read_listing(output)
     return found["listing"]["bytes"] if found else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from fdi_lib.stages.decode import Decode, pack_entries
 from fdi_lib.storage.run import LISTING_FILE, Fingerprint
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import ObjectEntry, Store
+from jobs.forced import ClassifyOthers, decode_or_force
 
 _CHUNK_OBJECTS = 256  # objects of one decode task at most,
 _CHUNK_BYTES = 64 * 2**20  # ended earlier by their size, so that large files and shards spread over tasks
@@ -39,18 +41,21 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
         only_objects: paths of the objects to read; None for all.
         note_listing: write down in the output what was listed.
     """
-    pools = manifest.pools
+    pools, listed = manifest.pools, manifest.source.format == "inventory"
+    read: Callable[[pa.Table], Iterator[pa.Table]] = (
+        partial(decode_or_force, decode, manifest.restore.strength) if listed else lambda table: decode(table)
+    )
     stream = (
         ray.data.read_datasource(_Listing(manifest, only_objects, note_listing), num_cpus=0, override_num_blocks=1)
         .map_batches(
-            lambda table: decode(table),
+            lambda table: read(table),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pools.decode.cpus,
             memory=pools.decode.memory_gib * _GIB,
         )
         .map_batches(
-            Classify,
+            ClassifyOthers if listed else Classify,
             fn_constructor_args=(load, manifest.classify.unknown),
             batch_size=None,
             batch_format="pyarrow",
@@ -82,7 +87,7 @@ class _Listing(Datasource):
 
 def _list(manifest: RestoreManifest, only: frozenset[str] | None, note: bool) -> Iterator[pa.Table]:
     """Yield packed chunks of objects; then note what was listed, so that the run can tell whether it is complete."""
-    listing, seen = list_objects(manifest.source, 1000), Fingerprint()
+    listing, seen = list_objects(manifest.source, 1000, manifest.output.uri), Fingerprint()
     for chunk in _chunks(_seen_by(seen, listing), only):
         yield pack_entries(chunk)
     if not note:

@@ -23,9 +23,12 @@ from fdi_lib.manifest.settings import (
     RestoreSettings,
     Settings,
     SourceSettings,
+    StorageSettings,
 )
+from fdi_lib.manifest.training import CheckpointingSettings, LossSettings, TrainWorker, WatchSettings
 
 Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
+Locations = Annotated[tuple[Location, ...], Strict(False)]
 
 
 def _check_apart(read: str, written: str, read_endpoint: str | None = None, write_endpoint: str | None = None, *,
@@ -84,16 +87,20 @@ class TrainDataSettings(DataSettings):
 
     kind: Literal["pairs", "shards", "clean"] = Field(
         default="clean",
-        description="Folders `degraded/` and `clean/`, shards of such pairs, or clean pictures with a recipe.",
+        description="Folders `degraded/` and `clean/`, shards of pairs (tar members `KEY.degraded.png` and "
+        "`KEY.clean.png`, or Parquet columns `degraded` and `clean`), or clean pictures with a recipe.",
     )
     degradation: Name | None = Field(default=None, description="clean: the recipe; null takes the task's name.")
     degradations: Names = Field(default=(), description="clean: the recipes that an encoder learns to tell apart.")
+    favoured: Names = Field(default=(), description="clean: those of them that an encoder sees twice as often.")
     pictures: SafeText = Field(
         default="docs/training-data.tsv", description="clean: table of pictures; its train split is used."
     )
     validation_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="Share of pictures held out; the split is by picture."
     )
+    cache_mib: int = Field(default=512, ge=0, description="pairs, shards: decoded pictures that a process keeps, MiB.")
+    storage: StorageSettings = Field(default=StorageSettings(), description="pairs, shards: how to reach them on S3.")
 
 
 class TrainModels(Settings):
@@ -102,17 +109,6 @@ class TrainModels(Settings):
     encoder: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
     base: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
     bank: Location | None = Field(default=None, description="Bank that holds the task's FDI; null is the preset's.")
-
-
-class CheckpointingSettings(Settings):
-    """Where an interrupted training goes on."""
-
-    every_steps: int = Field(
-        default=500, ge=1, description="Steps between two checkpoints: what a crash costs at most."
-    )
-    uri: Location | None = Field(
-        default=None, description="Folder or prefix; null is `checkpoints/` beside the output."
-    )
 
 
 class TrainManifest(Settings):
@@ -124,6 +120,9 @@ class TrainManifest(Settings):
     data: TrainDataSettings = Field(description="Pictures to learn from.")
     models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
     output: Location = Field(description="Folder of the trained weights.")
+    initial: Location | None = Field(
+        default=None, description="Folder of weights of the same shape to go on from; null starts from nothing."
+    )
     steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
     batch: int = Field(default=16, ge=1, description="Global batch, shared by the workers.")
     crop_px: int = Field(default=128, ge=32, multiple_of=8, description="Side of a training crop.")
@@ -134,13 +133,34 @@ class TrainManifest(Settings):
     start_t: float = Field(
         default=0.35, gt=0, le=1, description="adapter: level of the start, share of the schedule; kept in its config."
     )
+    warmup_steps: int = Field(default=100, ge=0, description="Steps over which the rate rises.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled decay of AdamW.")
+    clip_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this global L2 norm.")
+    ema_decay: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, which are kept.")
+    parts: int = Field(
+        default=2, ge=1,
+        description="adapter: parts that a batch is computed in, by one worker after the other or by several at once. "
+        "With 2, one and two workers take the same steps to the last bit; more need less memory, 1 is fastest.",
+    )  # fmt: skip
+    gradient_checkpointing: bool = Field(
+        default=False, description="adapter: compute activations again in the backward pass; less memory, more time."
+    )
+    loss: LossSettings = Field(default=LossSettings(), description="adapter: what is minimised.")
     workers: int | Annotated[tuple[int, int], Strict(False)] = Field(
-        default=1, description="Workers, or [fewest, most] for an elastic group."
+        default=1, description="Workers, or [fewest, most] for an elastic group; may change between runs."
+    )
+    worker: TrainWorker = Field(default=TrainWorker(), description="adapter: what a worker uses.")
+    max_failures: int = Field(
+        default=3, ge=0, description="adapter: how often workers may die before the job gives up; running it resumes."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Key of crops, degradations and noise by sample index.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Arithmetic of the forward pass.")
     checkpoint: CheckpointingSettings = Field(
         default=CheckpointingSettings(), description="Where an interrupted training goes on."
+    )
+    watch: WatchSettings = Field(default=WatchSettings(), description="What is written down along the way.")
+    storage: StorageSettings = Field(
+        default=StorageSettings(), description="How to reach output and checkpoints on S3."
     )
 
     @model_validator(mode="after")
@@ -153,6 +173,9 @@ class TrainManifest(Settings):
         low, high = self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
         if not 1 <= low <= high:
             raise problem("not a number of workers", key="workers", remedy="use 2, or [1, 8] for fewest and most")
+        if high > self.batch:
+            remedy = "use at most `batch` workers: each needs a sample of every step"
+            raise problem(f"more workers than a batch of {self.batch} has samples", key="workers", remedy=remedy)
         _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
         return self
 
@@ -161,7 +184,9 @@ class PairSettings(Settings):
     """Reference pairs of one degradation."""
 
     task: Name = Field(description="Name of the degradation.")
-    uri: Location = Field(description="Folder or prefix with `degraded/` and `clean/`, paired by name.")
+    uri: Location = Field(description="Folder or prefix with `degraded/` and `clean/`, paired by name; or shards.")
+    kind: Literal["pairs", "shards"] = Field(default="pairs", description="Folders, or shards as in kind: train.")
+    storage: StorageSettings = Field(default=StorageSettings(), description="How to reach them on S3.")
 
 
 class BankModels(Settings):
@@ -185,14 +210,22 @@ class BankManifest(Settings):
     kind: Literal["bank"] = Field(description="Kind of this manifest.")
     pairs: Annotated[tuple[PairSettings, ...], Strict(False)] = Field(default=(), description="Reference pairs.")
     synthetic: SyntheticPairSettings | None = Field(default=None, description="Make the pairs instead of reading them.")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of synthetic degradations.")
+    merge: Locations = Field(default=(), description="Banks of the same encoder whose entries join; names differ.")
+    held_out_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="pairs: share that thresholds are found on, which no mean has seen."
+    )
+    clean_false_positive_rate: float = Field(
+        default=0.01, gt=0, lt=0.5, description="pairs: rate of the stored thresholds."
+    )
+    pools: Pools = Field(default=Pools(), description="pairs: what reading (`decode`) and encoding (`classify`) use.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of synthetic degradations, or of what is held out.")
     models: BankModels = Field(default=BankModels(), description="The encoder.")
     output: Location = Field(description="Where the bank is written.")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        if bool(self.pairs) == bool(self.synthetic):
-            remedy = "name reference pairs, or how to make them"
+        if bool(self.pairs) == bool(self.synthetic) and not (self.merge and not self.pairs):
+            remedy = "name reference pairs, or how to make them, or banks to merge"
             raise problem("give either pairs or synthetic", key="pairs", remedy=remedy)
         names = [pair.task for pair in self.pairs]
         twice = next((name for name in names if names.count(name) > 1), None)

@@ -1,19 +1,98 @@
-"""The reference bank: one constant FDI per degradation, the geometry of clean features, and calibrated thresholds.
+"""The reference bank: one constant FDI per degradation, what clean content looks like, and calibrated thresholds.
 
-It is data made by :mod:`fdi_lib.training.bank` and read by the classifier and the adapters.
+It is data made by :mod:`fdi_lib.training.bank` and read by the classifier and the adapters. It keeps the features of
+its held-out references, so that it can be calibrated anew: at another rate, or with one more degradation.
+Suffixes: K degradations, T tokens, D feature numbers, N and M held-out clean and damaged images.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from fdi_lib.core.similarity import CleanReferences, Geometry, Thresholds, detection_limits
+from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
+from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
+
+_NEEDED = ("tokens", "mean", "filter", "spread", "n", "held_out")  # of an adapter's fdi.safetensors, to recognise it
+
+
+@dataclass(frozen=True)
+class Content:
+    """What clean images look like to the encoder.
+
+    Args:
+        mean_D: mean feature.
+        covariance_DD: shrunk covariance.
+        within_DD: shrunk covariance of paired differences within one degradation, averaged over degradations: what of
+            a damage depends on the picture.
+    """
+
+    mean_D: np.ndarray
+    covariance_DD: np.ndarray
+    within_DD: np.ndarray
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the bank knows of one degradation: an adapter's ``fdi.safetensors``.
+
+    Args:
+        name: of the degradation.
+        tokens_TD: FDI as tokens, what the adapter takes as query (Eq. 2), float32.
+        mean_D: FDI of the pooled feature.
+        filter_D: its matched filter, see :func:`fdi_lib.core.similarity.matched_filter`.
+        spread: share of the paired differences' energy that their mean explains, in [0, 1].
+        pairs: number of reference pairs.
+        held_out_MD: features of held-out images that have this degradation and no other.
+    """
+
+    name: str
+    tokens_TD: np.ndarray
+    mean_D: np.ndarray
+    filter_D: np.ndarray
+    spread: float
+    pairs: int
+    held_out_MD: np.ndarray
+
+    def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
+        """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            "tokens": self.tokens_TD,
+            "mean": self.mean_D,
+            "filter": self.filter_D,
+            "clean_mean": clean_mean_D,
+            "spread": np.array([self.spread]),
+            "n": np.array([self.pairs]),
+        }
+        full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
+        full["held_out"] = _half(self.held_out_MD)
+        save_file(full, folder / "fdi.safetensors", metadata={"encoder_sha256": encoder_sha256, "name": self.name})
+
+    @classmethod
+    def load(cls, folder: Path) -> Entry:
+        """Read what :meth:`save` wrote; the name is the folder's.
+
+        Raises:
+            WeightsError: the file is missing or lacks what a bank needs.
+        """
+        path = folder / "fdi.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path}: not found; an adapter folder holds it")
+        a = load_file(path)
+        missing = set(_NEEDED) - set(a)
+        if missing:
+            raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; train the adapter again with `fdi train`")
+        mean_D, filter_D, held_MD = (a[key].astype(np.float64) for key in ("mean", "filter", "held_out"))
+        return cls(folder.name, a["tokens"], mean_D, filter_D, float(a["spread"][0]), int(a["n"][0]), held_MD)
 
 
 @dataclass(frozen=True)
@@ -21,86 +100,138 @@ class ReferenceBank:
     """Everything that a decision is compared with.
 
     Args:
-        geometry: clean mean, whitening and FDI directions, for the pooled feature.
-        thresholds: calibrated at the bank's own clean false-positive rate.
-        fdi_tokens: float32 K,T,D: the FDI of each degradation as tokens, what adapters take as query (Eq. 2).
-        spread_K: share of the paired differences' energy that their mean explains, in [0, 1].
-        pairs_K: reference pairs per degradation.
-        clean: held-out clean references, from which limits for other false-positive rates are read.
+        entries: one per degradation, in the bank's order.
+        content: clean images.
+        clean_ND: features of held-out clean images.
+        weight_N: what each of them counts.
+        mixed_MD: features of held-out mixtures.
+        mixed_MK: bool, which degradations each of them has.
+        rate: clean false-positive rate of ``thresholds``.
         encoder_sha256: fingerprint of the encoder whose features these are.
+        calibrated: thresholds found before; None finds them when they are asked for.
     """
 
-    geometry: Geometry
-    thresholds: Thresholds
-    fdi_tokens: np.ndarray
-    spread_K: np.ndarray
-    pairs_K: np.ndarray
-    clean: CleanReferences
+    entries: tuple[Entry, ...]
+    content: Content
+    clean_ND: np.ndarray
+    weight_N: np.ndarray
+    mixed_MD: np.ndarray
+    mixed_MK: np.ndarray
+    rate: float
     encoder_sha256: str
+    calibrated: Thresholds | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Degradations in the bank's order."""
-        return self.geometry.names
+        return tuple(entry.name for entry in self.entries)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The coordinates in which features are compared."""
+        white_DD = whitening(self.content.covariance_DD, self.content.within_DD)
+        fdi_KD, filter_KD = (np.stack([getattr(e, part) for e in self.entries]) for part in ("mean_D", "filter_D"))
+        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD)
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Held-out references: single degradations of every entry, then mixtures."""
+        counts = [len(entry.held_out_MD) for entry in self.entries]
+        alone = np.repeat(np.eye(len(counts), dtype=bool), counts, axis=0)
+        damaged = np.concatenate([*(entry.held_out_MD for entry in self.entries), self.mixed_MD])
+        return HeldOut(self.clean_ND, self.weight_N, damaged, np.concatenate([alone, self.mixed_MK]))
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """Thresholds at the bank's own clean false-positive rate."""
+        return self.calibrated or calibrate(self.geometry, self.held_out, self.rate)
 
     def at_rate(self, clean_false_positive_rate: float) -> Thresholds:
         """Return the thresholds at another clean false-positive rate."""
-        limit_K, unknown_energy = detection_limits(self.clean, clean_false_positive_rate)
-        return replace(self.thresholds, limit_K=limit_K, unknown_energy=unknown_energy)
+        if clean_false_positive_rate == self.rate:
+            return self.thresholds
+        return at_rate(self.thresholds, self.geometry, self.held_out, clean_false_positive_rate)
+
+    def entry(self, name: str) -> Entry:
+        """One degradation's entry."""
+        return self.entries[self.names.index(name)]
 
     def tokens_of(self, name: str) -> np.ndarray:
-        """FDI tokens T,D of one degradation."""
-        return np.asarray(self.fdi_tokens[self.names.index(name)])
+        """FDI tokens T,D of one degradation, float32."""
+        return self.entry(name).tokens_TD
+
+    def with_entry(self, entry: Entry) -> ReferenceBank:
+        """A bank that knows one degradation more, or another version of one; its thresholds are found anew."""
+        others = tuple(e for e in self.entries if e.name != entry.name)
+        kept = [k for k, e in enumerate(self.entries) if e.name != entry.name]
+        rows = ~np.delete(self.mixed_MK, kept, axis=1).any(axis=1)  # mixtures with an entry that goes, go too
+        mixed_MK = np.concatenate([self.mixed_MK[rows][:, kept], np.zeros((int(rows.sum()), 1), bool)], axis=1)
+        return replace(self, entries=(*others, entry), mixed_MD=self.mixed_MD[rows], mixed_MK=mixed_MK, calibrated=None)
+
+    def with_entry_of(self, folder: Path) -> ReferenceBank:
+        """A bank that knows an adapter's degradation as the adapter's folder does; itself, if that says nothing new.
+
+        Raises:
+            WeightsError: neither the bank nor the folder has what it takes to recognise it.
+        """
+        if folder.name in self.names and (folder / "fdi.safetensors").is_file():
+            with safe_open(folder / "fdi.safetensors", "np") as file:
+                known = np.array_equal(file.get_tensor("tokens"), self.tokens_of(folder.name))
+                if known or not set(_NEEDED) <= set(file.keys()):
+                    return self
+        return self.with_entry(Entry.load(folder))
 
     def save_fdi(self, name: str, folder: Path) -> None:
-        """Write one degradation's ``fdi.safetensors``, which an adapter's folder carries.
-
-        Tensors: ``tokens`` T,D; ``mean`` and ``clean_mean`` D (pooled feature); ``spread`` and ``n`` (scalars); the
-        encoder's hash is in the metadata.
-        """
-        k = self.names.index(name)
-        arrays = {
-            "tokens": self.fdi_tokens[k],
-            "mean": self.geometry.fdi_KD[k],
-            "clean_mean": self.geometry.mean_D,
-            "spread": self.spread_K[k : k + 1],
-            "n": self.pairs_K[k : k + 1],
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()},
-            folder / "fdi.safetensors",
-            metadata={"encoder_sha256": self.encoder_sha256},
-        )
+        """Write one degradation's ``fdi.safetensors``, which an adapter's folder carries; see :class:`Entry`."""
+        self.entry(name).save(folder, self.content.mean_D, self.encoder_sha256)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` and ``bank.safetensors``."""
+        """Write ``config.json`` (names, thresholds) and ``bank.safetensors`` (held-out features in float16)."""
         folder.mkdir(parents=True, exist_ok=True)
-        g, t = self.geometry, self.thresholds
-        arrays = {
-            "mean": g.mean_D,
-            "whitening": g.whitening_DD,
-            "fdi": g.fdi_KD,
-            "fdi_tokens": self.fdi_tokens,
-            "spread": self.spread_K,
-            "pairs": self.pairs_K,
-            "clean_score": self.clean.score_NK,
-            "clean_energy": self.clean.energy_N,
-            "clean_weight": self.clean.weight_N,
-            "mildest": self.clean.mildest_K,
-            "clean_mean": t.clean_mean_K,
-            "limit": t.limit_K,
-            "single": t.single_K,
-            "left": t.left_K,
+        kept = self._as_stored()
+        full = {f"content.{key}": value for key, value in vars(kept.content).items()} | {"weight": kept.weight_N}
+        half = {"clean": kept.clean_ND, "mixed": kept.mixed_MD}
+        for entry in kept.entries:
+            full |= {f"{entry.name}.tokens": entry.tokens_TD, f"{entry.name}.mean": entry.mean_D}
+            full[f"{entry.name}.filter"] = entry.filter_D
+            half[f"{entry.name}.held_out"] = entry.held_out_MD
+        arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
+        arrays |= {key: _half(value) for key, value in half.items()}
+        arrays["mixed_present"] = kept.mixed_MK.astype(np.uint8)
+        save_file(arrays, folder / "bank.safetensors")
+        thresholds = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in asdict(kept.thresholds).items()
         }
-        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, folder / "bank.safetensors")
-        scalars = {
-            "unknown_energy": t.unknown_energy,
-            "member": t.member,
-            "l1": t.l1,
+        config = {
+            "names": list(kept.names),
+            "encoder_sha256": kept.encoder_sha256,
+            "clean_false_positive_rate": kept.rate,
+            "pairs": {entry.name: entry.pairs for entry in kept.entries},
+            "explained_by_mean": {entry.name: entry.spread for entry in kept.entries},
+            "thresholds": thresholds,
         }
-        config = {"names": list(g.names), "encoder_sha256": self.encoder_sha256, "thresholds": scalars}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+    def _as_stored(self) -> ReferenceBank:
+        """The bank as it will be read again: thresholds must come from the numbers that are stored."""
+        entries = tuple(
+            replace(
+                e,
+                held_out_MD=_half(e.held_out_MD).astype(np.float64),
+                mean_D=_single(e.mean_D),
+                filter_D=_single(e.filter_D),
+            )
+            for e in self.entries
+        )
+        return replace(
+            self,
+            entries=entries,
+            content=Content(**{key: _single(value) for key, value in vars(self.content).items()}),
+            clean_ND=_half(self.clean_ND).astype(np.float64),
+            mixed_MD=_half(self.mixed_MD).astype(np.float64),
+            weight_N=_single(self.weight_N),
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path, encoder_sha256: str | None = None) -> ReferenceBank:
@@ -118,22 +249,43 @@ class ReferenceBank:
                 f"{path}: made with encoder {config['encoder_sha256'][:12]}, found encoder "
                 f"{encoder_sha256[:12]}; build the bank again with `fdi bank build`"
             )
-        a = {k: v.astype(np.float64) for k, v in load_file(path).items()}
-        scalars = config["thresholds"]
-        return cls(
-            Geometry(tuple(config["names"]), a["mean"], a["whitening"], a["fdi"]),
-            Thresholds(
-                a["clean_mean"],
-                a["limit"],
-                scalars["unknown_energy"],
-                a["single"],
-                a["left"],
-                scalars["member"],
-                scalars["l1"],
-            ),
-            a["fdi_tokens"].astype(np.float32),
-            a["spread"],
-            a["pairs"],
-            CleanReferences(a["clean_score"], a["clean_energy"], a["clean_weight"], a["mildest"]),
-            config["encoder_sha256"],
+        a = load_file(path)
+        if "mixed_present" not in a:
+            raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
+        mixed_MK = a.pop("mixed_present").astype(bool)
+        tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
+        x = {key: value.astype(np.float64) for key, value in a.items()}
+        entries = tuple(
+            Entry(
+                name,
+                tokens[name],
+                x[f"{name}.mean"],
+                x[f"{name}.filter"],
+                config["explained_by_mean"][name],
+                config["pairs"][name],
+                x[f"{name}.held_out"],
+            )
+            for name in config["names"]
         )
+        thresholds: dict[str, Any] = {
+            k: np.array(v) if isinstance(v, list) else v for k, v in config["thresholds"].items()
+        }
+        return cls(
+            entries,
+            Content(x["content.mean_D"], x["content.covariance_DD"], x["content.within_DD"]),
+            x["clean"],
+            x["weight"],
+            x["mixed"],
+            mixed_MK,
+            config["clean_false_positive_rate"],
+            config["encoder_sha256"],
+            Thresholds(**thresholds),
+        )
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float16)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32).astype(np.float64)

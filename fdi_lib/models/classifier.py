@@ -14,7 +14,7 @@ from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder, pooled
-from fdi_lib.models.presets import file_sha256, model_folders
+from fdi_lib.models.presets import ModelFolders, file_sha256, model_folders
 
 
 class Classifier:
@@ -49,9 +49,17 @@ class Classifier:
         Raises:
             WeightsError: weights are missing or don't belong together.
         """
-        folders = model_folders(models)
+        return cls.from_folders(model_folders(models), classify, restore, batch)
+
+    @classmethod
+    def from_folders(
+        cls, folders: ModelFolders, classify: ClassifySettings, restore: RestoreSettings, batch: int = 1
+    ) -> Classifier:
+        """Load encoder and bank; an adapter with another entry than the bank's brings it along."""
         encoder = Encoder.from_pretrained(folders.encoder).to(accelerator())
         bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
+        for name in folders.adapter_names():
+            bank = bank.with_entry_of(folders.adapters[name])
         return cls(encoder, bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfi
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
-COMPACT = {
+COMPACT: dict[str, Any] = {
     "vision": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
-               "image_size": 96, "patch_size": 8},
+               "image_size": 96, "patch_size": 8, "initializer_range": 0.02},  # BLIP-2's 1e-10 is for loading only
     "qformer": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384,
                 "cross_attention_frequency": 1, "encoder_hidden_size": 128},
     "query_tokens": 8,

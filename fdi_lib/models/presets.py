@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,29 +26,45 @@ def compact_folder() -> Path:
 
 @dataclass(frozen=True)
 class ModelFolders:
-    """The folders a run's models are loaded from."""
+    """The folders a run's models are loaded from.
+
+    Args:
+        encoder, base, bank: one folder each.
+        adapters: folder by name.
+    """
 
     encoder: Path
     base: Path
     bank: Path
-    adapters: Path
+    adapters: Mapping[str, Path]
 
     def adapter_names(self) -> list[str]:
-        """Adapters at hand, sorted: folders that hold ``adapter.safetensors``."""
-        return sorted(p.parent.name for p in self.adapters.glob("*/adapter.safetensors"))
+        """Adapters at hand, sorted."""
+        return sorted(self.adapters)
+
+
+def adapter_folders(parent: Path) -> dict[str, Path]:
+    """Folders below ``parent`` that hold ``adapter.safetensors``, by name."""
+    return {path.parent.name: path.parent for path in sorted(parent.glob("*/adapter.safetensors"))}
 
 
 def model_folders(models: ModelSettings) -> ModelFolders:
-    """Resolve the settings to folders.
+    """Resolve the settings to folders. Adapters that are named join the compact preset's; equal names replace them.
 
     Raises:
         WeightsError: a folder lacks its weights.
     """
     encoder = _COMPACT / "encoder" if models.encoder is None else Path(models.encoder.uri)
     base = _COMPACT / "base" if models.base is None else Path(models.base.uri)
-    folders = ModelFolders(
-        encoder, base, Path(models.bank or _COMPACT / "bank"), Path(models.adapters or _COMPACT / "adapters")
-    )
+    adapters = adapter_folders(_COMPACT / "adapters") if models.preset == "compact" else {}
+    if models.adapters is not None:
+        own = adapter_folders(Path(models.adapters))
+        if not own:
+            raise WeightsError(
+                f"models.adapters: no folder in {models.adapters} holds adapter.safetensors; train one with `fdi train`"
+            )
+        adapters |= own
+    folders = ModelFolders(encoder, base, Path(models.bank or _COMPACT / "bank"), adapters)
     for key, path in (
         ("encoder", folders.encoder / "encoder.safetensors"),
         ("base", folders.base / "base.safetensors"),
@@ -57,10 +74,8 @@ def model_folders(models: ModelSettings) -> ModelFolders:
             raise WeightsError(
                 f"models.{key}: {path} not found; reinstall fdi-restore, or set models.{key} to a folder that holds it"
             )
-    if not folders.adapter_names():
-        raise WeightsError(
-            f"models.adapters: no folder in {folders.adapters} holds adapter.safetensors; train one with `fdi train`"
-        )
+    if not adapters:
+        raise WeightsError("the compact preset has no adapter; reinstall fdi-restore")
     return folders
 
 
@@ -81,14 +96,22 @@ def describe_models(models: ModelSettings) -> dict[str, Any]:
     Raises:
         WeightsError: a folder lacks its weights, or an adapter was made for another base or encoder.
     """
-    folders = model_folders(models)
-    described: dict[str, Any] = {"preset": models.preset}
+    return describe(model_folders(models), models.preset)
+
+
+def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
+    """What :func:`describe_models` says, for folders that are known.
+
+    Raises:
+        WeightsError: an adapter was made for another base or encoder.
+    """
+    described: dict[str, Any] = {"preset": preset}
     for key in ("encoder", "base", "bank"):
         path = getattr(folders, key) / f"{key}.safetensors"
-        described[key] = {"sha256": file_sha256(path), "licence": _licence(models)}
+        described[key] = {"sha256": file_sha256(path), "licence": _licence(path.parent)}
     described["adapters"] = {}
     for name in folders.adapter_names():
-        folder = folders.adapters / name
+        folder = folders.adapters[name]
         config = json.loads((folder / "config.json").read_text())
         for key in ("base", "encoder"):
             expected = described[key]["sha256"]
@@ -99,10 +122,11 @@ def describe_models(models: ModelSettings) -> dict[str, Any]:
                 )
         described["adapters"][name] = {
             "sha256": file_sha256(folder / "adapter.safetensors"),
-            "licence": _licence(models),
+            "fdi_sha256": file_sha256(folder / "fdi.safetensors"),
+            "licence": _licence(folder),
         }
     return described
 
 
-def _licence(models: ModelSettings) -> str:
-    return _LICENCE if models.preset == "compact" else "as stated by its owner"
+def _licence(folder: Path) -> str:
+    return _LICENCE if folder.is_relative_to(_COMPACT) else "as stated by its owner"

@@ -6,7 +6,7 @@ Suffixes: B batch of tiles, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +19,13 @@ from fdi_lib.core.noise import noise_field
 from fdi_lib.core.tiling import blend_window, cut, tile_starts
 from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
-from fdi_lib.models.presets import describe_models, file_sha256, model_folders
+from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, file_sha256, model_folders
 from fdi_lib.models.sampling import Init, Schedule, sample
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 
@@ -46,7 +46,7 @@ class Restorer:
         encoder: str | Path,
         base: str | Path,
         bank: str | Path,
-        adapters: str | Path,
+        adapters: str | Path | Mapping[str, Path],
         classify: ClassifySettings | None = None,
         restore: RestoreSettings | None = None,
         resident_adapters: int = 8,
@@ -58,7 +58,7 @@ class Restorer:
             encoder: folder of the encoder.
             base: folder of the base.
             bank: folder of the reference bank.
-            adapters: folder that holds one folder per adapter.
+            adapters: folder that holds one folder per adapter, or each adapter's folder by name.
             classify: a manifest's section; its defaults if not given.
             restore: a manifest's section; its defaults if not given.
             resident_adapters: adapters kept in memory.
@@ -68,16 +68,10 @@ class Restorer:
             WeightsError: weights are missing or don't belong together.
             ManifestError: a setting doesn't fit the base.
         """
-        models = ModelSettings(
-            preset="custom",
-            encoder=CheckpointSettings(uri=str(encoder)),
-            base=CheckpointSettings(uri=str(base)),
-            bank=str(bank),
-            adapters=str(adapters),
-        )
-        describe_models(models)
+        named = adapters if isinstance(adapters, Mapping) else adapter_folders(Path(adapters))
+        self._folders = folders = ModelFolders(Path(encoder), Path(base), Path(bank), named)
+        describe(folders, "custom")
         self._settings = settings = restore or RestoreSettings()
-        self._folders = model_folders(models)
         self._device = accelerator()
         self._dtype = arithmetic(settings.dtype, self._device)
         self.base = Base.from_pretrained(self._folders.base).to(self._device)
@@ -88,13 +82,11 @@ class Restorer:
                 value=str(settings.tile_px),
                 remedy=f"use {-(-settings.tile_px // self.base.multiple_px) * self.base.multiple_px}",
             )
-        self.classifier = Classifier.from_settings(models, classify or ClassifySettings(), settings)
+        self.classifier = Classifier.from_folders(folders, classify or ClassifySettings(), settings)
         self._capacity, self._batch = resident_adapters, batch
         self._adapters: OrderedDict[str, FDIAdapter] = OrderedDict()
         self.loads = 0  # adapters read from disk so far
-        self.adapter_hashes = {
-            n: file_sha256(self._folders.adapters / n / "adapter.safetensors") for n in self._folders.adapter_names()
-        }
+        self.adapter_hashes = {n: file_sha256(path / "adapter.safetensors") for n, path in sorted(named.items())}
 
     @classmethod
     def from_settings(
@@ -144,7 +136,7 @@ class Restorer:
             WeightsError: there is no such adapter, or its files don't fit.
         """
         if name not in self._adapters:
-            self._adapters[name] = FDIAdapter.from_pretrained(self._folders.adapters / name).to(self._device)
+            self._adapters[name] = FDIAdapter.from_pretrained(self._folders.adapters[name]).to(self._device)
             self.loads += 1
             while len(self._adapters) > self._capacity:
                 self._adapters.popitem(last=False)

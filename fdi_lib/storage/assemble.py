@@ -21,9 +21,11 @@ from fdi_lib.records import LEDGER
 from fdi_lib.storage.images import EXTENSIONS
 from fdi_lib.storage.layouts import Piece, read_shard, shard_bytes, shard_path
 from fdi_lib.storage.ledger import load_effective, write_part
-from fdi_lib.storage.outputs import DELIVERED, output_name, staging_folders
-from fdi_lib.storage.sources import companions, harmless, path_below, read_images, unique
-from fdi_lib.storage.store import ObjectEntry, Store, extension, is_absolute
+from fdi_lib.storage.names import harmless, unique
+from fdi_lib.storage.outputs import DELIVERED, staging_folders
+from fdi_lib.storage.rivals import shard_folder
+from fdi_lib.storage.sources import companions, path_below, read_images
+from fdi_lib.storage.store import ObjectEntry, Store, check_name, extension, is_absolute
 
 COMMITTED = ["image_id", "shard", "attempt", "status", "output_uri", "output_sha256"]  # what assembling asks of a row
 
@@ -39,9 +41,13 @@ class Carried(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What is in a source shard, in order: ids of its images with their offsets, and what else there is."""
+    """What is in a source shard, in order: ids of its images with their offsets, and what else there is.
+
+    ``folder`` is where, below ``images/``, its images and companions lie in the layout ``files``.
+    """
 
     shard: str
+    folder: str
     images: list[tuple[str, int]]
     companions: list[Carried]
 
@@ -57,7 +63,7 @@ def contents(store: Store, source: SourceSettings, entry: ObjectEntry) -> Conten
     rows = [row for row, _ in read_images(store, source, entry, with_bytes=False)]
     shard = path_below(source, entry.path)
     if any(row["shard"] != shard for row in rows):  # gone, or with a name that no output could have
-        return Contents(shard, [], [])
+        return Contents(shard, shard, [], [])
     images = [(row["image_id"], row["offset"]) for row in rows]
     carried: list[Carried] = []
     if extension(shard) == "tar":
@@ -67,14 +73,14 @@ def contents(store: Store, source: SourceSettings, entry: ObjectEntry) -> Conten
             for found in companions(here, path, here.size(path) or 0):
                 read = partial(here.read, path, found.offset, found.length)
                 carried.append(Carried(unique(harmless(found.name), taken), found.offset, read))
-    return Contents(shard, images, carried)
+    return Contents(shard, shard_folder(store, source, shard), images, carried)
 
 
 def carry_over(output: Store, found: Contents) -> list[str]:
     """Create a shard's companions as files beside its images; return the paths where something else lies."""
     refused = []
     for companion in found.companions:
-        path = companion_path(found.shard, companion.name)
+        path = companion_path(found.folder, companion.name)
         data = companion.read()
         if output.size(path) is None:
             output.create(path, data)
@@ -83,9 +89,9 @@ def carry_over(output: Store, found: Contents) -> list[str]:
     return refused
 
 
-def companion_path(shard: str, name: str) -> str:
-    """Where a companion lies in the layout ``files``."""
-    return f"images/{output_name(f'{shard}/{name}', shard)}"
+def companion_path(folder: str, name: str) -> str:
+    """Where a companion lies in the layout ``files``; ``folder`` is its shard's."""
+    return check_name(f"images/{folder}/{name}")
 
 
 def assemble(output: Store, source: Store, found: Contents, layout: str, committed: pa.Table) -> bool:

@@ -10,16 +10,17 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
-from fdi_lib.storage.store import ObjectEntry, Store, check_name, printable
+from fdi_lib.storage.store import LEFT_OUT, ObjectEntry, Store, check_name, printable
 
 _UNFINISHED = ".fdi-unfinished-"
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP)
 
 
 class LocalStore(Store):
@@ -73,7 +74,7 @@ class LocalStore(Store):
             return None
         return status.st_size if S_ISREG(status.st_mode) else None
 
-    def walk(self, prefix: str = "") -> Iterator[ObjectEntry]:
+    def walk(self, prefix: str = "", without: str | None = None) -> Iterator[ObjectEntry]:
         """See :meth:`Store.walk`. Links are followed; a link that leads nowhere is listed with size 0."""
         folder = prefix.rpartition("/")[0]
         if folder:
@@ -81,7 +82,8 @@ class LocalStore(Store):
         root = Path(self.root, folder)
         if root.is_dir():
             status = root.stat()  # a link to the root itself is a loop, too
-            for entry in _walk(root, f"{folder}/" if folder else "", ((status.st_dev, status.st_ino),)):
+            barred = os.path.realpath(without) if without else None
+            for entry in _walk(root, f"{folder}/" if folder else "", ((status.st_dev, status.st_ino),), barred):
                 if entry.path.startswith(prefix):
                     yield entry
 
@@ -98,13 +100,37 @@ class LocalStore(Store):
         """See :meth:`Store.check`."""
         if not for_writing and not os.path.exists(self.root):
             raise StorageRefusedError(f"{self.root}: no such file or folder; check the path")
-        nearest = Path(self.root)
-        while not nearest.exists():
-            nearest = nearest.parent
-        if for_writing and not nearest.is_dir():
-            raise StorageRefusedError(f"{self.root}: {nearest} is a file; name a folder")
-        if not os.access(nearest, os.W_OK | os.X_OK if for_writing else os.R_OK):
-            raise StorageRefusedError(f"{self.root}: no permission at {nearest}; ask its owner, or name another place")
+        with _translated(self.root):
+            nearest = Path(self.root)
+            while not nearest.exists():
+                nearest = nearest.parent
+            if for_writing and not nearest.is_dir():
+                raise StorageRefusedError(f"{self.root}: {nearest} is a file; name a folder")
+            if not os.access(nearest, os.W_OK | os.X_OK if for_writing else os.R_OK):
+                remedy = "ask its owner, or name another place"
+                raise StorageRefusedError(f"{self.root}: no permission at {nearest}; {remedy}")
+            if for_writing:
+                self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """Make the folder and a file with a link, then remove all of it: rights alone don't tell what can be made."""
+        folder = Path(self.root)
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe, link = (folder / f"{_UNFINISHED}{uuid.uuid4().hex}" for _ in range(2))
+            try:
+                probe.touch(exist_ok=False)
+                os.link(probe, link)
+            finally:
+                link.unlink(missing_ok=True)
+                probe.unlink(missing_ok=True)
+        except FileNotFoundError as error:  # what /proc says
+            raise StorageRefusedError(f"{self.root}: no folder can be made there; name another place") from error
+        finally:
+            for place in missing:
+                with suppress(OSError):  # another job has just begun to write there
+                    place.rmdir()
 
     def at(self, uri: str) -> tuple[Store, str]:
         """See :meth:`Store.at`."""
@@ -147,23 +173,38 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectEntry]:
-    """List below ``folder`` in the order of whole paths; ``above`` holds the folders on the way, against link loops."""
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], barred: str | None) -> Iterator[ObjectEntry]:
+    """List below ``folder`` in the order of whole paths.
+
+    Args:
+        folder: what is listed.
+        prefix: its path below the store's root.
+        above: the folders on the way, against link loops.
+        barred: real path of a folder that is not entered.
+    """
     with _translated(str(folder)):
         found = []
         with os.scandir(folder) as items:
             for item in items:
                 status = _status(item)
                 name = printable(item.name) + ("/" if status and S_ISDIR(status.st_mode) else "")
-                found.append((name, item.name, status))
-    for name, raw, status in sorted(found):
-        if status is None:
-            yield ObjectEntry(prefix + name, 0, "")
+                found.append((name, item.name, status, item.is_symlink()))
+    real = os.path.realpath(folder) if barred else ""
+    for name, raw, status, is_link in sorted(found, key=lambda each: each[:2]):
+        path = prefix + name
+        if barred and _leads_into(os.path.realpath(folder / raw) if is_link else os.path.join(real, raw), barred):
+            yield ObjectEntry(path.rstrip("/"), 0, LEFT_OUT)
+        elif status is None:
+            yield ObjectEntry(path, 0, "")
         elif S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) not in above:
-                yield from _walk(folder / raw, prefix + name, (*above, (status.st_dev, status.st_ino)))
+                yield from _walk(folder / raw, path, (*above, (status.st_dev, status.st_ino)), barred)
         elif S_ISREG(status.st_mode) and not name.startswith(_UNFINISHED):
-            yield ObjectEntry(prefix + name, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+            yield ObjectEntry(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _leads_into(path: str, barred: str) -> bool:
+    return path == barred or path.startswith(f"{barred.rstrip('/')}/")
 
 
 def _status(item: os.DirEntry[str]) -> os.stat_result | None:
@@ -186,7 +227,7 @@ def _translated(what: str) -> Iterator[None]:
     except (IsADirectoryError, NotADirectoryError) as error:
         raise FileNotFoundError(what) from error
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _REFUSED:
             remedy = "ask its owner, or name another place (one with hard links, if this is for output)"
             raise StorageRefusedError(f"{what}: {error.strerror}; {remedy}") from error
         raise StorageOutageError(f"{what}: {error.strerror}; run again when that is mended") from error

@@ -1,22 +1,28 @@
-"""Where an image's results go, and how they are written: create-only, under names that follow from the image alone.
+"""Where an image's results go, and how they are written: create-only, under names that follow from the source alone.
 
-With a shard layout they are staged below ``_control/`` and wait there for their shard (``assemble.py``). Does NOT know
-models, Ray, or why an image has its status.
+What is delivered lies at its output name, which ``rivals.py`` tells apart from others'; what is set aside, in
+``review/`` and ``failed/``, lies at its image id, which no other image has. With a shard layout they are staged below
+``_control/`` and wait there for their shard (``assemble.py``). Does NOT know models, Ray, or why an image has its
+status.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from fdi_lib.errors import ItemError, ManifestError
+from fdi_lib.manifest.settings import SourceSettings
 from fdi_lib.records import LEDGER, Reason, Status
 from fdi_lib.storage.ledger import FOLDER, STAGED, write_part
 from fdi_lib.storage.provenance import sidecar
+from fdi_lib.storage.rivals import Rivals, without_extension
 from fdi_lib.storage.store import Store, check_name, printable
 
 DELIVERED = (Status.RESTORED, Status.CLEAN, Status.KEPT)  # statuses of images that are in the output
@@ -28,15 +34,12 @@ _JSON_FIELDS = (
 
 
 def output_name(image_id: str, shard: str) -> str:
-    """Return the path below ``images/``: the image id without the shard's extension.
+    """Return the path below ``images/``, as if no other image wanted it: the image id without the shard's extension.
 
     Raises:
         ItemError: ``UNSAFE_NAME``.
     """
-    if not shard:
-        return check_name(image_id)
-    folder, slash, file = shard.rpartition("/")
-    return check_name(f"{folder}{slash}{file.rpartition('.')[0] or file}{image_id.removeprefix(shard)}")
+    return check_name(f"{without_extension(shard)}{image_id.removeprefix(shard)}" if shard else image_id)
 
 
 def member_name(name: str, shard: str) -> str:
@@ -63,22 +66,27 @@ class Outputs:
 
     Args:
         store: the output.
-        run: run.json's content, for the sidecars.
+        run: run.json's content, for the sidecars, and for the source whose images are told apart.
         layout: ``files``, or a shard layout, for which images are staged.
     """
 
     def __init__(self, store: Store, run: dict[str, Any], layout: str = "files") -> None:
         self.store, self.run, self.layout = store, run, layout
 
+    @cached_property
+    def _rivals(self) -> Rivals:
+        return Rivals(SourceSettings.model_validate(self.run["manifest"]["source"]))
+
     def image(self, row: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
         """Write an image and its sidecar; return the row with its ``output_*`` columns.
 
+        ``name`` is the image's output name, maybe with another extension; members of shards may get a longer one.
         If the name is taken by an earlier attempt at the same image, what lies there counts.
 
         Raises:
             ItemError: ``OUTPUT_CONFLICT``: another image's bytes lie there.
         """
-        path = self._place(row["shard"], name)
+        path = self._place(row, name)
         row = row | self._create(path, data)
         described = sidecar(row, self.run)
         if not self.store.create(f"{path}.json", described):
@@ -97,10 +105,12 @@ class Outputs:
             write_part(self.store, pa.Table.from_pylist(group, schema=LEDGER), attempt, folder)
 
     def for_review(self, row: dict[str, Any], name: str, candidate: bytes | None) -> dict[str, Any]:
-        """Write the JSON of an image that needs a person, and the refused candidate beside it."""
+        """Write the JSON of an image that needs a person, and beside it the refused candidate, called like ``name``."""
         if candidate is not None:
-            self.store.replace(f"review/{name}", candidate)
-            row = row | self._described(f"review/{name}", candidate)
+            member = self._rivals.member(row, member_name(name, row["shard"])) if row["shard"] else name
+            path = posixpath.join("review", posixpath.dirname(safe_name(row)), posixpath.basename(member))
+            self.store.replace(path, candidate)
+            row = row | self._described(path, candidate)
         self.store.replace(f"review/{safe_name(row)}.json", _json(row))
         return row
 
@@ -119,12 +129,16 @@ class Outputs:
                 self.store.delete(self.store.at(candidate)[1])
             self.store.delete(f"review/{name}.json")
 
-    def _place(self, shard: str, name: str) -> str:
-        if self.layout == "files":
-            return f"images/{name}"
+    def _place(self, row: dict[str, Any], name: str) -> str:
+        shard = row["shard"]
         if not shard:
-            raise not_in_a_shard(self.layout, name)
-        return f"{staging_folders(shard)[1]}{member_name(name, shard)}"
+            if self.layout != "files":
+                raise not_in_a_shard(self.layout, name)
+            return f"images/{name}"
+        member = self._rivals.member(row, member_name(name, shard))
+        if self.layout == "files":
+            return f"images/{self._rivals.folder(shard)}/{member}"
+        return f"{staging_folders(shard)[1]}{member}"
 
     def _create(self, path: str, data: bytes) -> dict[str, Any]:
         if not self.store.create(path, data):
@@ -140,9 +154,9 @@ class Outputs:
 
 
 def safe_name(row: dict[str, Any]) -> str:
-    """The output name of a row, or a name made of its id's hash where that could not be a file's name."""
+    """The image id of a row, or a name made of its hash where that could not be a file's name."""
     try:
-        return output_name(row["image_id"], row["shard"])
+        return check_name(row["image_id"])
     except ItemError:
         return "unsafe-" + hashlib.sha256(row["image_id"].encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

@@ -102,13 +102,30 @@ def open_run(
         RunConflictError: the output belongs to another run, was made under another numeric profile, or holds things
             that no run wrote.
     """
-    store = Store.open(manifest.output.uri, manifest.output.storage)
-    info = json.loads(_encode(_new_info(manifest, models_description, numeric_profile, listing)))
-    if not store.exists(RUN_FILE):
-        refuse_strangers(store)
+    run = find_run(manifest, models_description, numeric_profile)
+    if run is None:
+        store = Store.open(manifest.output.uri, manifest.output.storage)
+        info = json.loads(_encode(_new_info(manifest, models_description, numeric_profile, listing)))
         if store.create(RUN_FILE, _encode(info)):
             return _as_run(store, info)
-    run = load_run(store)
+        run = find_run(manifest, models_description, numeric_profile)  # another job has just begun it
+    assert run is not None
+    return run
+
+
+def find_run(
+    manifest: RestoreManifest, models_description: Mapping[str, Any], numeric_profile: Mapping[str, Any]
+) -> Run | None:
+    """The run to resume; None where the output is free for a new one. Writes nothing.
+
+    Raises:
+        RunConflictError: as :func:`open_run`.
+    """
+    store = Store.open(manifest.output.uri, manifest.output.storage)
+    if not store.exists(RUN_FILE):
+        refuse_strangers(store)
+        return None
+    info, run = json.loads(_encode(_new_info(manifest, models_description, numeric_profile, None))), load_run(store)
     _check_same(run, info)
     return replace(run, info={**run.info, "manifest": info["manifest"]})  # pools, limits and storage may have changed
 

@@ -117,7 +117,7 @@ class S3Store(Store):
         """See :meth:`Store.size`."""
         return self._head(self._key(path))
 
-    def walk(self, prefix: str = "") -> Iterator[ObjectEntry]:
+    def walk(self, prefix: str = "", without: str | None = None) -> Iterator[ObjectEntry]:
         """See :meth:`Store.walk`. One page of the listing at a time; folder markers (``name/``, empty) are left out."""
         root = f"{self.prefix}/" if self.prefix else ""
         more: dict[str, str] = {}

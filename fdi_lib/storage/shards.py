@@ -124,8 +124,10 @@ class Row(NamedTuple):
     data: bytes | None
 
 
-def parquet_rows(reader: RangeReader, only: int | None = None) -> Iterator[Row]:
+def parquet_rows(reader: RangeReader, only: int | None = None, with_bytes: bool = True) -> Iterator[Row]:
     """Stream the rows of a Parquet shard, or one of them, for which only its row group is read.
+
+    Without bytes only the names are read, and each row's bytes are empty.
 
     The image is a struct column ``image`` with ``bytes`` (and ``path``), as Hugging Face writes it, or a binary column
     ``image``, ``image_bytes`` or ``bytes``; the name is in ``key``, ``id``, ``path`` or ``name``, else ``image.path``.
@@ -141,6 +143,9 @@ def parquet_rows(reader: RangeReader, only: int | None = None) -> Iterator[Row]:
             while groups and number + file.metadata.row_group(groups[0]).num_rows <= only:
                 number += file.metadata.row_group(groups.pop(0)).num_rows
             groups = groups[:1]
+        if not with_bytes:
+            yield from _names(file, image, name)
+            return
         columns = [image, *([name] if name else [])]
         for batch in file.iter_batches(_FEW_ROWS, row_groups=groups, columns=columns) if groups else ():
             for row in batch.to_pylist():
@@ -153,6 +158,21 @@ def parquet_rows(reader: RangeReader, only: int | None = None) -> Iterator[Row]:
         raise
     except (pa.ArrowException, OSError) as error:
         raise ItemError(Reason.UNREADABLE, f"not a whole Parquet file: {error}") from error
+
+
+def _names(file: pq.ParquetFile, image: str, name: str | None) -> Iterator[Row]:
+    """The rows with empty bytes."""
+    kind = file.schema_arrow.field(image).type
+    in_struct = name is None and pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    if name is None and not in_struct:
+        yield from (Row(number, "", b"") for number in range(file.metadata.num_rows))
+        return
+    number = 0
+    for batch in file.iter_batches(columns=[name or f"{image}.path"]):
+        for row in batch.to_pylist():
+            found = row[name] if name else (row[image] or {}).get("path")
+            yield Row(number, "" if found is None else str(found), b"")
+            number += 1
 
 
 def _row(number: int, image: Any, name: object) -> Row:

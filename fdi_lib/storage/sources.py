@@ -2,27 +2,37 @@
 
 What counts as an image: with ``files``, objects whose extension is in :data:`IMAGE_EXTENSIONS`; in a shard, each member
 with such an extension (tar) or each row (Parquet); with ``inventory``, each row. ``auto`` goes by each object's own
-extension, so a mixture is fine. Everything else is counted in ``Listing.ignored``, never silently left out.
+extension, so a mixture is fine. Everything else is counted in ``Listing.ignored``, never silently left out: objects
+that are no images, links into the output, an inventory's repeated rows.
 
-Does NOT decode anything, nor check hashes: an inventory's columns other than ``uri`` are not looked at here.
+Does NOT decode anything, nor decide anything: an inventory's ``sha256`` is checked here, its ``adapter`` handed on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fdi_lib.errors import ItemError
+from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
-from fdi_lib.storage.inventory import inventory_entries
+from fdi_lib.storage.inventory import facts, inventory_entries
+from fdi_lib.storage.names import harmless, plain, unique
 from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
-from fdi_lib.storage.store import UNKNOWN_SIZE, ObjectEntry, Store, check_name, extension, is_absolute
+from fdi_lib.storage.store import (
+    LEFT_OUT,
+    UNKNOWN_SIZE,
+    ObjectEntry,
+    Store,
+    check_name,
+    extension,
+    is_absolute,
+    printable,
+)
 
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import SourceSettings
@@ -33,15 +43,23 @@ IMAGE_EXTENSIONS = frozenset({
     "webp", "heic", "heif", "avif", "bmp", "gif", "ppm", "pgm", "pbm", "pnm",
 })
 # fmt: on
-_SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
-_LITTLE_AHEAD_BYTES = (
-    64 * 2**10
-)  # for a Parquet file's footer (Parquet reads ahead itself), and for a tar's headers alone
+SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
+_LITTLE_AHEAD_BYTES = 64 * 2**10  # for a Parquet file's footer (it reads ahead itself), and for a tar's headers alone
+
+
+INTO_OUTPUT, REPEATED = "(link into the output)", "(repeated row)"  # in ``Listing.ignored``, beside extensions
 
 
 def is_image(path: str) -> bool:
     """True if the extension is one of an image."""
     return extension(path) in IMAGE_EXTENSIONS
+
+
+def holds_images(path: str, form: str) -> bool:
+    """True if an object of that name is read where ``source.format`` is ``form``."""
+    kind = extension(path)
+    wanted = "files" if kind in IMAGE_EXTENSIONS else SHARDS.get(kind)
+    return wanted is not None and form in ("auto", wanted)
 
 
 class Listing(Iterator[list[ObjectEntry]]):
@@ -51,12 +69,12 @@ class Listing(Iterator[list[ObjectEntry]]):
     object, it is an absolute URI of unknown size.
 
     Attributes:
-        ignored: objects left out so far, counted by extension (``(none)`` without one).
+        ignored: objects left out so far, counted by extension (``(none)`` without one), ``INTO_OUTPUT``, ``REPEATED``.
     """
 
-    def __init__(self, source: SourceSettings, objects_per_block: int) -> None:
+    def __init__(self, source: SourceSettings, objects_per_block: int, output: str = "") -> None:
         self.ignored: Counter[str] = Counter()
-        self._source, self._block = source, objects_per_block
+        self._source, self._block, self._output = source, objects_per_block, output
         self._entries = self._list()
 
     def __next__(self) -> list[ObjectEntry]:
@@ -68,26 +86,53 @@ class Listing(Iterator[list[ObjectEntry]]):
     def _list(self) -> Iterator[ObjectEntry]:
         store = Store.open(self._source.uri, self._source.storage)
         if self._source.format == "inventory":
-            yield from inventory_entries(store)
+            yield from self._once(inventory_entries(store))
             return
-        alone = extension(self._source.uri) in IMAGE_EXTENSIONS | _SHARDS.keys() and store.is_object()
-        for entry in [ObjectEntry(store.uri(), UNKNOWN_SIZE, "")] if alone else store.walk():
-            kind = extension(entry.path)
-            wanted = "files" if kind in IMAGE_EXTENSIONS else _SHARDS.get(kind)
-            if wanted and self._source.format in ("auto", wanted):
+        alone = extension(self._source.uri) in IMAGE_EXTENSIONS | SHARDS.keys() and store.is_object()
+        without = local_path(self._output) if self._output else None
+        for entry in [ObjectEntry(store.uri(), UNKNOWN_SIZE, "")] if alone else store.walk(without=without):
+            if entry.version == LEFT_OUT:
+                self.ignored[INTO_OUTPUT] += 1
+            elif holds_images(entry.path, self._source.format):
                 yield entry
             else:
-                self.ignored[kind or "(none)"] += 1
+                self.ignored[extension(entry.path) or "(none)"] += 1
+
+    def _once(self, entries: Iterator[ObjectEntry]) -> Iterator[ObjectEntry]:
+        """An inventory's rows, each image once (its first row counts); about 150 bytes are held for each."""
+        seen: dict[bytes, int] = {}  # hash of the image's id: how much of the URI is not in the id
+        for entry in entries:
+            name = path_below(self._source, entry.path)
+            key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+            cut = len(entry.path) - len(name)
+            if key not in seen:
+                seen[key] = cut
+                yield entry
+            elif seen[key] == cut:
+                self.ignored[REPEATED] += 1
+            else:
+                raise ManifestError(
+                    f"another row's image would get the same name, {printable(name)}",
+                    key="uri",
+                    value=printable(entry.path),
+                    file=self._source.uri,
+                    remedy="list one of the two in an inventory of its own",
+                )
 
 
-def list_objects(source: SourceSettings, objects_per_block: int) -> Listing:
+def list_objects(source: SourceSettings, objects_per_block: int, output: str = "") -> Listing:
     """List the objects of a source that hold images, ``objects_per_block`` at a time.
+
+    Args:
+        source: what is listed.
+        objects_per_block: length of a block.
+        output: URI of the run's output: links that lead there are not followed. Any other link is.
 
     Raises:
         ManifestError: an inventory that can't be read.
         StorageRefusedError, StorageOutageError: as the store says.
     """
-    return Listing(source, objects_per_block)
+    return Listing(source, objects_per_block, output)
 
 
 def read_images(
@@ -104,7 +149,7 @@ def read_images(
         store: the store rooted at ``source.uri``.
         source: where the entry comes from.
         entry: as listed by :func:`list_objects`.
-        with_bytes: False for the rows alone: of a tar, only headers are read, and the bytes are empty.
+        with_bytes: False for the rows alone: of a shard only headers, or names, are read, and the bytes are empty.
     """
     path = path_below(source, entry.path)
     uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
@@ -124,7 +169,8 @@ def read_images(
         here, name = store.at(entry.path) if is_absolute(entry.path) else (store, entry.path)
         if kind == "file":
             data = here.read(name)
-            yield row | {"length": len(data)}, data
+            wrong = _unlike_its_row(entry, data) if source.format == "inventory" else None
+            yield row | {"length": len(data)}, wrong or data
             return
         size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size
         row |= {"shard": path, "length": size}
@@ -134,6 +180,14 @@ def read_images(
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
     except ItemError as error:
         yield row | {"image_id": harmless(path)}, error
+
+
+def _unlike_its_row(entry: ObjectEntry, data: bytes) -> ItemError | None:
+    """Why the bytes are not those that an inventory's row lists; None if they are, or if it doesn't say."""
+    listed, found = facts(entry).get("sha256"), hashlib.sha256(data).hexdigest()
+    if listed in (None, found):
+        return None
+    return ItemError(Reason.SOURCE_CHANGED, f"the inventory lists sha256 {listed}, the bytes there have {found}")
 
 
 def read_image(store: Store, reference: dict[str, Any]) -> bytes:
@@ -181,7 +235,7 @@ def companions(store: Store, path: str, size: int) -> Iterator[Companion]:
     """
     for member in tar_members(RangeReader(store, path, size, _LITTLE_AHEAD_BYTES)):
         if not is_image(member.name) and not member.problem:
-            name = _plain(member.name)
+            name = plain(member.name)
             yield Companion(sample_key(name), name, member.offset, member.length)
 
 
@@ -190,7 +244,11 @@ def _shard(
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """The images of one shard; ``row`` names the shard."""
     taken: set[str] = set()
-    rows = parquet_rows(reader) if row["kind"] == "parquet" else filter(lambda m: is_image(m.name), tar_members(reader))
+    rows: Iterator[Row | Member]
+    if row["kind"] == "parquet":
+        rows = parquet_rows(reader, with_bytes=with_bytes)
+    else:
+        rows = filter(lambda member: is_image(member.name), tar_members(reader))
     for item in rows:
         raw = item.name or f"{item.number:08d}" if isinstance(item, Row) else item.name
         data: bytes | ItemError
@@ -200,7 +258,7 @@ def _shard(
         else:
             place = {"offset": item.offset, "length": item.length}
             data = _member_bytes(reader, item) if with_bytes else b""
-        name = _plain(raw)
+        name = plain(raw)
         try:
             check_name(f"{row['shard']}/{name}")
         except ItemError as error:
@@ -217,31 +275,6 @@ def _member_bytes(reader: RangeReader, member: Member) -> bytes | ItemError:
     if len(data) < member.length:
         return ItemError(Reason.SOURCE_CHANGED, "the shard became shorter while it was read")
     return data
-
-
-def _plain(name: str) -> str:
-    """``./a//b`` as ``a/b``: what every archiver takes for the same name. Hostile names stay as they are."""
-    return name if name.startswith("/") or ".." in name.split("/") else posixpath.normpath(name)
-
-
-def harmless(name: str) -> str:
-    """Return the name if it is safe; else one segment that looks like it, told apart from others by a hash."""
-    try:
-        return check_name(name)
-    except ItemError:
-        digest = hashlib.blake2b(name.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
-        return f"unsafe-{digest}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[-80:]}"
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """Return the name, or ``name~2.ext`` and so on where it is taken, and add it to ``taken``."""
-    stem, dot, suffix = name.rpartition(".") if "." in posixpath.basename(name) else (name, "", "")
-    count, free = 1, name
-    while free in taken:
-        count += 1
-        free = f"{stem}~{count}{dot}{suffix}"
-    taken.add(free)
-    return free
 
 
 def _size(store: Store, name: str) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fdi_lib.manifest.settings import StorageSettings
 
 UNKNOWN_SIZE = -1
+LEFT_OUT = "(left out)"  # version of an entry that leads where a walk may not go; nothing below it is listed
 MAX_SEGMENT_BYTES = 240  # most file systems allow 255; the rest is for ".json" and the like
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")  # control characters, backslash, lone surrogates
 
@@ -93,8 +94,11 @@ class Store(ABC):
         """Size in bytes; None if there is no such object."""
 
     @abstractmethod
-    def walk(self, prefix: str = "") -> Iterator[ObjectEntry]:
-        """List the objects whose path starts with ``prefix``, a stream sorted by path; nothing if there are none."""
+    def walk(self, prefix: str = "", without: str | None = None) -> Iterator[ObjectEntry]:
+        """List the objects whose path starts with ``prefix``, a stream sorted by path; nothing if there are none.
+
+        What leads into the local folder ``without`` (only links can) is one entry of version ``LEFT_OUT``.
+        """
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -106,7 +110,7 @@ class Store(ABC):
 
     @abstractmethod
     def check(self, for_writing: bool = False) -> None:
-        """Fail early, before anything starts: is the root there (or, for writing, could it be made)? Writes nothing.
+        """Fail early, before anything starts: is the root there (or, for writing, could it be made)? Leaves nothing.
 
         Raises:
             StorageRefusedError: no such folder or bucket, no permission, no credentials.

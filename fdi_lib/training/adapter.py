@@ -1,93 +1,212 @@
-"""Trains one FDI adapter on a frozen base: degraded and clean crops in, an adapter folder out.
+"""What training an adapter minimises, on a frozen base: degraded and clean crops in, losses out.
 
-Only the adapter's parameters move; that is asserted at the start, and by the base's fingerprint at the end.
+Only the adapter's parameters move; that is asserted at the start by name, and at the end by the base's fingerprint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from fdi_lib.core.degrade import degrade
-from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
+from fdi_lib.core.sheet import contact_sheet
+from fdi_lib.models.adapter import AdapterConfig, FDIAdapter, Guidance
+from fdi_lib.models.attach import attached
 from fdi_lib.models.base import Base
-from fdi_lib.models.sampling import Schedule, sample
-from fdi_lib.training.base import augmented_crop
-from fdi_lib.training.encoder import quantised
-from fdi_lib.training.loop import Batch, FitSettings, fit
+from fdi_lib.models.sampling import Schedule, sample, timesteps
+from fdi_lib.training import alone
+from fdi_lib.training.loop import FitSettings
+from fdi_lib.training.pairs import PairSource
+from fdi_lib.training.samples import Batch, Samples, Shard, to_batch
 
-PairOf = Callable[[int], tuple[np.ndarray, np.ndarray]]  # sample index -> (degraded, clean), float32 HW3 in [0, 1]
-
-
-def synthetic_pairs(tiles: np.ndarray, task: str, crop_px: int, seed: int) -> PairOf:
-    """Pairs made on the fly from clean tiles (uint8 N,T,T,3), a function of seed and index only."""
-
-    def pair_of(index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([seed, index])
-        clean = augmented_crop(tiles, crop_px, rng)
-        return quantised(degrade(task, clean, rng)).astype(np.float32) / 255, clean
-
-    return pair_of
+NOISY_STARTS = ("noised_input", "ddim_inversion", "pure_noise")
+_SHEET_ROWS = 4
+_SCORED_AT_ONCE = 16
 
 
-def train_adapter(
-    base: Base,
-    config: AdapterConfig,
-    fdi_TD: torch.Tensor,
-    pair_of: PairOf,
-    settings: FitSettings,
-    batch: int,
-    seed: int,
-    folder: Path,
-) -> FDIAdapter:
-    """Train a fresh adapter and return it with averaged weights.
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the parts: noise prediction (Eq. 1), latent L1 without and with the fidelity path."""
 
-    The loss is the latent L1 between restored and true latents, without and with the fidelity path. With the one-step
-    deterministic start it is the noise-prediction loss (Eq. 1) up to the level's constant factor.
+    noise: float = 0.0
+    l1: float = 1.0
+    fidelity: float = 1.0
+
+
+class AdapterTraining(nn.Module):
+    """An adapter on its base, with the loss.
+
+    The latent L1 is taken between restored and true latents, from the start that the adapter will be sampled from, in
+    one step. Noise prediction is Eq. 1: the clean latent, noised to a time step drawn up to that start, and the error
+    in the noise that the guided base predicts. From a noiseless start that state never occurs in sampling; the L1 is
+    then the noise-prediction loss up to the level's constant factor.
 
     Args:
         base: frozen.
-        config: the adapter's shape and schedule; ``steps`` must be 1 for training.
-        fdi_TD: FDI tokens of the degradation.
-        pair_of: see :data:`PairOf`.
-        settings: length and rates.
-        batch: samples a step.
-        seed: of the adapter's first weights and of the noise.
-        folder: receives log and checkpoint.
+        adapter: whose parameters train.
+        weights: of the loss's parts.
+        recompute: keep no activations of the base for the backward pass, compute them again.
     """
-    before = base.fingerprint()
-    assert not any(p.requires_grad for p in base.parameters()), "the base is frozen"
+
+    def __init__(
+        self, base: Base, adapter: FDIAdapter, weights: LossWeights = LossWeights(), *, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.base, self.adapter, self.weights, self._recompute = base, adapter, weights, recompute
+        self.schedule = Schedule(adapter.config.init, adapter.config.start_t, 1, 1.0)  # type: ignore[arg-type]
+        base.eval().requires_grad_(False)
+        adapter.train().requires_grad_(True)
+        moving = {name for name, p in self.named_parameters() if p.requires_grad}
+        assert moving == {f"adapter.{name}" for name, _ in adapter.named_parameters()}, "only the adapter trains"
+        self._before = base.fingerprint()
+        self._guidance: Guidance | None = None
+        if recompute:
+            base.unet.enable_gradient_checkpointing(self._computed_again)
+
+    @property
+    def levels(self) -> int:
+        """Time steps of noise prediction: up to the level at which sampling starts."""
+        return timesteps(self.base, self.schedule)[0] + 1
+
+    def samples(self, pairs: PairSource, crop_px: int, seed: int) -> Samples:
+        """Samples with what this loss needs of them."""
+        noisy = self.weights.noise > 0 or self.adapter.config.init in NOISY_STARTS
+        latent = (int(self.base.unet.config["in_channels"]), self.base.latent_factor) if noisy else None
+        return Samples(pairs, crop_px, seed, latent, self.levels)
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Losses of a batch: see :class:`Samples` and :func:`to_batch`; means over its samples."""
+        latent, target = self.base.encode(batch["degraded"]), self.base.encode(batch["clean"])
+        guidance = self._guide(batch["degraded"])
+        out = sample(self.base, latent, guidance, self.schedule, batch.get("noise")).float()
+        refined = self.adapter.refine(latent, out)
+        parts = {"l1": F.l1_loss(out, target), "l1_refined": F.l1_loss(refined, target)}
+        loss = self.weights.l1 * parts["l1"] + self.weights.fidelity * parts["l1_refined"]
+        if self.weights.noise > 0:
+            parts["noise"] = self._noise_prediction(target, guidance, batch)
+            loss = loss + self.weights.noise * parts["noise"]
+        with torch.no_grad():
+            mse = ((refined - target) / 2).square().mean((1, 2, 3))
+            psnr = (-10 * torch.log10(mse.clamp(min=1e-8))).mean()
+        return {"loss": loss} | parts | {"psnr": psnr}
+
+    @torch.no_grad()
+    def restore(self, batch: Batch) -> torch.Tensor:
+        """Restored images of a batch, B3HW in [0, 1]."""
+        latent = self.base.encode(batch["degraded"])
+        out = sample(
+            self.base, latent, self.adapter.guidance(batch["degraded"]), self.schedule, batch.get("noise")
+        ).float()
+        return (self.base.decode(self.adapter.refine(latent, out)) / 2 + 0.5).clamp(0, 1)
+
+    def finish(self) -> FDIAdapter:
+        """Return the adapter, frozen.
+
+        Raises:
+            AssertionError: the base isn't what it was.
+        """
+        if self.base.fingerprint() != self._before:
+            raise AssertionError("training changed the frozen base")
+        self.adapter.eval().requires_grad_(False)
+        return self.adapter
+
+    def _guide(self, degraded: torch.Tensor) -> Guidance:
+        if not (self._recompute and torch.is_grad_enabled()):
+            return self.adapter.guidance(degraded)
+        self._guidance = checkpoint(self.adapter.guidance, degraded, use_reentrant=False)
+        return self._guidance
+
+    def _noise_prediction(self, clean: torch.Tensor, guidance: Guidance, batch: Batch) -> torch.Tensor:
+        abar = self.base.alphas[batch["t"]].view(-1, 1, 1, 1)
+        z = abar.sqrt() * clean + (1 - abar).sqrt() * batch["noise"]
+        with attached(self.base, guidance):
+            predicted = self.base.predict_clean(z, batch["t"]).float()
+        # The error in the noise, by z = sqrt(abar) x0 + sqrt(1 - abar) noise, whatever the base predicts.
+        return (abar / (1 - abar) * (predicted - clean).square()).mean()
+
+    def _computed_again(self, block: nn.Module, *inputs: torch.Tensor) -> Any:
+        """Gradient checkpointing of a block: when it runs again, in the backward pass, guidance is attached again."""
+        guidance = self._guidance
+        assert guidance is not None, "blocks compute after the guidance"
+        return checkpoint(
+            block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), attached(self.base, guidance))
+        )
+
+
+class HeldOut:
+    """Scores an adapter on held-out pairs: PSNR of restored crops, in dB. The same crops every time.
+
+    Args:
+        training: the model.
+        samples: of held-out pairs.
+        count: crops, over all processes.
+        rank, world: this process takes every ``world``-th crop.
+    """
+
+    def __init__(self, training: AdapterTraining, samples: Samples, count: int, rank: int = 0, world: int = 1) -> None:
+        self._training, self._samples = training, samples
+        self._indices = Shard(rank, world, count).indices(0)
+        self._batches: list[Batch] = []
+
+    def score(self) -> tuple[float, int]:
+        """Sum of PSNR, and of how many crops."""
+        total = 0.0
+        for batch in self._held():
+            error = (self._training.restore(batch) - (batch["clean"] / 2 + 0.5)).double().square().mean((1, 2, 3))
+            total += float((-10 * torch.log10(error.clamp(min=1e-10))).sum())
+        return total, len(self._indices)
+
+    def sheet(self) -> np.ndarray:
+        """Input, restored and clean of the first crops, uint8 HW3."""
+        batch = {k: v[:_SHEET_ROWS] for k, v in self._held()[0].items()}
+        images = [batch["degraded"] / 2 + 0.5, self._training.restore(batch), batch["clean"] / 2 + 0.5]
+        columns = [(x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in images]
+        rows = list(zip(*columns, strict=True))
+        return contact_sheet(rows, [str(i) for i in self._indices[: len(rows)]], ["input", "restored", "clean"])
+
+    def _held(self) -> list[Batch]:
+        device = next(self._training.parameters()).device
+        if not self._batches:
+            chunks = [self._indices[i : i + _SCORED_AT_ONCE] for i in range(0, len(self._indices), _SCORED_AT_ONCE)]
+            self._batches = [to_batch(self._samples.rows(chunk)) for chunk in chunks]
+        return [{k: v.to(device) for k, v in batch.items()} for batch in self._batches]
+
+
+def fresh_adapter(config: AdapterConfig, fdi_TD: torch.Tensor, seed: int, start: FDIAdapter | None) -> FDIAdapter:
+    """Make an adapter with first weights of a seed, or with those of ``start``."""
     torch.manual_seed(seed)
     adapter = FDIAdapter(config, fdi_TD)
-    schedule = Schedule(config.init, config.start_t, 1, 1.0)  # type: ignore[arg-type]
-
-    def make_batch(step: int) -> Batch:
-        pairs = [pair_of(step * batch + i) for i in range(batch)]
-        degraded, clean = (np.stack(side) * 2 - 1 for side in zip(*pairs, strict=True))
-        noise = np.random.default_rng([seed, 7, step]).standard_normal(
-            (batch, 12, *(n // 2 for n in clean.shape[1:3])), np.float32
-        )
-        as_tensor = {"degraded": degraded, "clean": clean}
-        return {k: torch.from_numpy(v).permute(0, 3, 1, 2).contiguous() for k, v in as_tensor.items()} | {
-            "noise": torch.from_numpy(noise)
-        }
-
-    def loss_of(b: Batch) -> dict[str, torch.Tensor]:
-        latent, target = base.encode(b["degraded"]), base.encode(b["clean"])
-        out = sample(base, latent, adapter.guidance(b["degraded"]), schedule, b["noise"]).float()
-        bare = F.l1_loss(out, target)
-        refined = F.l1_loss(adapter.refine(latent, out), target)
-        with torch.no_grad():
-            mse = ((adapter.refine(latent, out) - target) / 2).square().mean((1, 2, 3))
-            psnr = (-10 * torch.log10(mse.clamp(min=1e-8))).mean()
-        return {"loss": bare + refined, "l1": bare, "l1_refined": refined, "psnr": psnr}
-
-    fit(adapter, make_batch, loss_of, settings, folder)
-    if base.fingerprint() != before:
-        raise AssertionError("training changed the frozen base")
-    adapter.eval().requires_grad_(False)
+    if start is not None:
+        adapter.load_state_dict(start.state_dict())
     return adapter
+
+
+def train_adapter(
+    training: AdapterTraining,
+    pairs: PairSource,
+    settings: FitSettings,
+    *,
+    batch: int,
+    crop_px: int,
+    seed: int,
+    folder: Path,
+    judge: HeldOut | None = None,
+) -> FDIAdapter:
+    """Train in this process and return the adapter with averaged weights; ``jobs/train_adapter.py`` does it on Ray."""
+    samples, shard = training.samples(pairs, crop_px, seed), Shard(0, 1, batch)
+    alone.fit(
+        training,
+        lambda step: to_batch(samples.rows(shard.indices(step))),
+        training.losses,
+        settings,
+        folder,
+        judge=judge,
+    )
+    return training.finish()

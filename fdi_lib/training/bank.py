@@ -1,41 +1,31 @@
-"""Builds the reference bank: FDI of every degradation, clean geometry, thresholds on held-out references."""
+"""Builds the reference bank: FDI of every degradation, clean geometry, held-out references for the thresholds."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from fdi_lib.core.degrade import degrade
+from fdi_lib.core.moments import Moments, PairMoments
 from fdi_lib.core.order import in_order_of_damage
-from fdi_lib.core.similarity import (
-    CleanReferences,
-    Geometry,
-    Thresholds,
-    decide,
-    detection_limits,
-    inverse_root,
-    shrunk_covariance,
-    statistics,
-    weighted_mean,
-)
+from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
 from fdi_lib.core.views import make_views
-from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.errors import WeightsError
+from fdi_lib.models.bank import Content, Entry, ReferenceBank
 from fdi_lib.models.encoder import Encoder, pooled
 from fdi_lib.training.encoder import quantised
 
-# Share of the spread of paired differences in the whitening: without it a weak direction (scratch) is taken for the
-# spread of a strong one. 0.3 was the best of 0, 0.3, 1, 3 and 10 on calibration pictures.
-_WITHIN = 0.3
-_L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
-_MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
+_BATCH = 8  # images a pass
+_ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in turn
 
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
-    rows = [encoder.tokens(make_views(image, encoder.view_spec)[None]) for image in images]
+    views = [make_views(image, encoder.view_spec) for image in images]
+    rows = [encoder.tokens(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
     tokens = np.concatenate([r.numpy() for r in rows])
     return tokens, np.concatenate([pooled(r).numpy() for r in rows]).astype(np.float64)
 
@@ -47,6 +37,32 @@ def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.n
     for name in in_order_of_damage(names):
         out = degrade(name, out, rng)
     return quantised(out)
+
+
+def pair_moments(encoder: Encoder, degraded: list[np.ndarray], clean: list[np.ndarray]) -> PairMoments:
+    """Moments of paired features; images are uint8 HW3."""
+    (tokens_d, q_d), (tokens_c, q_c) = features(encoder, degraded), features(encoder, clean)
+    names = [str(i) for i in range(len(q_d))]
+    return PairMoments.of(names, q_c, q_d, (tokens_d - tokens_c).sum(0, dtype=np.float64), 0, 0)
+
+
+def entry_of(name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD: np.ndarray) -> Entry:
+    """The bank's entry of one degradation.
+
+    Args:
+        name: of the degradation.
+        pairs: moments of its pairs.
+        content_DD: the bank's covariance of clean features.
+        held_out_MD: pooled features of further, held-out degraded images.
+
+    Raises:
+        WeightsError: the encoder sees no difference.
+    """
+    fdi_TD, mean_D = pairs.fdi_tokens_TD.astype(np.float32), pairs.difference.mean_D
+    if not np.linalg.norm(mean_D) > 0:
+        raise WeightsError(f"{name}: the encoder sees no difference between the degraded and the clean pictures at all")
+    filter_D = matched_filter(mean_D, content_DD, shrunk(pairs.difference.covariance_DD, pairs.count))
+    return Entry(name, fdi_TD, mean_D, filter_D, pairs.spread, pairs.count, held_out_MD)
 
 
 def build_bank(
@@ -61,7 +77,7 @@ def build_bank(
     clean_false_positive_rate: float,
     seed: int,
 ) -> ReferenceBank:
-    """Build and calibrate a bank from clean pictures and synthetic degradations of them.
+    """Build a bank from clean pictures and synthetic degradations of them.
 
     Args:
         encoder: whose features.
@@ -71,66 +87,75 @@ def build_bank(
         reference: clean images whose degraded twins give the FDI.
         held_out: clean images, of other pictures than ``reference``, for the thresholds.
         weights: what each of them counts.
-        clean_false_positive_rate: rate of the stored thresholds; others are read later from the stored scores.
+        clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
     """
     _, q_content = features(encoder, content)
-    tokens_clean, q_reference = features(encoder, reference)
-    fdi_tokens, fdi, spread, within = [], [], [], []
+    alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed)
+    content_DD = shrunk_covariance(q_content)
+    entries, within = [], []
     for k, name in enumerate(names):
-        tokens, q = features(encoder, [degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference)])
-        fdi_tokens.append((tokens - tokens_clean).mean(0))
-        differences = q - q_reference
-        fdi.append(differences.mean(0))
-        within.append(shrunk_covariance(differences))
-        spread.append((differences.mean(0) ** 2).sum() / (differences**2).sum(1).mean())
-    covariance = shrunk_covariance(q_content) + _WITHIN * np.mean(within, axis=0)
-    geometry = Geometry(names, q_content.mean(0), inverse_root(covariance), np.stack(fdi))
-    thresholds, clean = calibrate(encoder, geometry, held_out, weights, clean_false_positive_rate, seed)
+        damaged = [degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference)]
+        pairs = pair_moments(encoder, damaged, reference)
+        entries.append(entry_of(name, pairs, content_DD, alone[name]))
+        within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
     return ReferenceBank(
-        geometry,
-        thresholds,
-        np.stack(fdi_tokens).astype(np.float32),
-        np.array(spread),
-        np.full(len(names), float(len(reference))),
-        clean,
+        tuple(entries),
+        Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
+        features(encoder, held_out)[1],
+        weights,
+        mixed_MD,
+        mixed_MK,
+        clean_false_positive_rate,
         encoder_sha256,
     )
 
 
-def calibrate(
-    encoder: Encoder, geometry: Geometry, held_out: list[np.ndarray], weights: np.ndarray, rate: float, seed: int
-) -> tuple[Thresholds, CleanReferences]:
-    """Thresholds from held-out clean images, single degradations and two-fold mixtures of them."""
-    names, unit_KD = geometry.names, geometry.unit_KD
-    r_clean = geometry.residual(features(encoder, held_out)[1])
-    sets: list[tuple[str, ...]] = [(n,) for n in names] * 4 + list(itertools.combinations(names, 2))
-    q, truth = [], []
-    for i, image in enumerate(held_out):
-        chosen = sets[i % len(sets)], sets[(i * 7 + 3) % len(sets)]
-        for j, kinds in enumerate(chosen):
-            q.append(features(encoder, [degraded(kinds, image, [seed, 99, j, i])])[1][0])
-            truth.append(frozenset(kinds))
-    r = geometry.residual(np.stack(q))
-    alone = [[i for i, kinds in enumerate(truth) if kinds == {name}] for name in names]
+def bank_from_moments(
+    pairs: dict[str, PairMoments], held_out: dict[str, PairMoments], rate: float, encoder_sha256: str
+) -> ReferenceBank:
+    """Build a bank from moments of stored pairs, whatever their number.
 
-    score_clean, score = r_clean @ unit_KD.T, r @ unit_KD.T
-    mildest = np.array([np.quantile(score[rows, k], 0.05) for k, rows in enumerate(alone)])
-    clean = CleanReferences(score_clean, (r_clean**2).sum(1), weights, mildest)
-    limit, unknown_energy = detection_limits(clean, rate)
-    ones = np.ones(len(names))
-    start = Thresholds(weighted_mean(score_clean, weights), limit, unknown_energy, ones, ones, 0.5, _L1)
-    found = statistics(r, geometry, start)
-    single = np.array([max(np.median(found["amplitude"][rows, k]), 1e-3) for k, rows in enumerate(alone)])
-    left_N = found["residual"] * found["energy"]
-    left = np.array([np.quantile([left_N[i] for i, kinds in enumerate(truth) if n in kinds], 0.99) for n in names])
-    best, best_score = start, -1.0
-    for member in _MEMBER_CHOICES:
-        t = replace(start, single_K=single, left_K=left, member=float(member))
-        decisions = decide(np.stack(q), geometry, t, max_adapters=3, mode="composite")
-        singles = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 1]
-        mixed = [{n for n, _ in d.adapters} == k for d, k in zip(decisions, truth, strict=True) if len(k) == 2]
-        score = float(np.mean(singles)) + 0.5 * float(np.mean(mixed)) if mixed else float(np.mean(singles))
-        if score > best_score:
-            best, best_score = t, score
-    return best, clean
+    Args:
+        pairs: by degradation; their clean sides are the content.
+        held_out: of further pairs, by degradation; their samples hold the features that thresholds are found on.
+        rate: clean false-positive rate of the bank's own thresholds.
+        encoder_sha256: hash of the encoder's weights file.
+    """
+    clean = functools.reduce(Moments.merge, (found.clean for found in pairs.values()))
+    content_DD = shrunk(clean.covariance_DD, clean.count)
+    within = [shrunk(found.difference.covariance_DD, found.count) for found in pairs.values()]
+    width = len(clean.mean_D)
+    rows = {name: found.sample.row_ND.astype(np.float64) for name, found in held_out.items()}
+    entries = tuple(entry_of(name, found, content_DD, rows[name][:, width:]) for name, found in pairs.items())
+    held_clean_ND = np.concatenate([found[:, :width] for found in rows.values()])
+    return ReferenceBank(
+        entries,
+        Content(clean.mean_D, content_DD, np.mean(within, axis=0)),
+        held_clean_ND,
+        np.ones(len(held_clean_ND)),
+        np.zeros((0, width)),
+        np.zeros((0, len(entries)), bool),
+        rate,
+        encoder_sha256,
+    )
+
+
+def _damaged(
+    encoder: Encoder, names: tuple[str, ...], held_out: list[np.ndarray], seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Features of held-out images, damaged in turn: each degradation alone, and all two-fold mixtures.
+
+    Returns:
+        Alone, by name: M,D; mixed M,D and which degradations each of them has, bool M,K.
+    """
+    pairs = list(itertools.combinations(names, 2))
+    alone: dict[str, np.ndarray] = {}
+    for k, name in enumerate(names):
+        mine = [i for i in range(len(held_out)) if (i + k) % len(names) < _ALONE_OF_EACH]
+        alone[name] = features(encoder, [degraded((name,), held_out[i], [seed, 99, k, i]) for i in mine])[1]
+    chosen = [(i, pairs[(7 * i + 3) % len(pairs)]) for i in range(len(held_out))] if pairs else []
+    q = [features(encoder, [degraded(kinds, held_out[i], [seed, 98, i])])[1][0] for i, kinds in chosen]
+    present = np.array([[name in kinds for name in names] for _, kinds in chosen], bool)
+    width = len(next(iter(alone.values()))[0])
+    return alone, np.array(q).reshape(-1, width), present.reshape(-1, len(names))

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from fdi_lib.models.base import Base
-from fdi_lib.training.loop import Batch, FitSettings, fit
+from fdi_lib.training.alone import fit
+from fdi_lib.training.loop import FitSettings
+from fdi_lib.training.samples import Batch
 
 
 def augmented_crop(

@@ -8,6 +8,7 @@ not collapse into a detector.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,14 @@ from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.encoder import COMPACT, Encoder, pooled
-from fdi_lib.training.base import augmented_crop
-from fdi_lib.training.loop import Batch, FitSettings, fit
+from fdi_lib.training.alone import fit
+from fdi_lib.training.loop import FitSettings
+from fdi_lib.training.samples import Batch
+from fdi_lib.training.scenes import Scenes, clean_scene
 
-_SIDES = (96, 128, 192, 192)  # px of the training crops: the whole view is reduced 1 to 2 times
-_MIXED = 0.3  # share of samples with two degradations
+_PATCH_PX: int = COMPACT["vision"]["patch_size"]
+_MIXED = 0.25  # share of samples with two degradations
+_RESAMPLED = (0.6, 0.3)  # share of samples whose whole view, and whose crop, are made of patches drawn anew
 
 
 class _Prototypes(nn.Module):
@@ -41,15 +45,42 @@ class _Prototypes(nn.Module):
 
 
 def train_encoder(
-    tiles: np.ndarray, kinds: tuple[str, ...], settings: FitSettings, batch: int, seed: int, folder: Path
+    scenes: Scenes,
+    kinds: tuple[str, ...],
+    settings: FitSettings,
+    batch: int,
+    seed: int,
+    folder: Path,
+    *,
+    favoured: Collection[str] = (),
+    start: Encoder | None = None,
 ) -> Encoder:
-    """Train a compact encoder on clean tiles (uint8 N,T,T,3, T >= 192) and synthetic degradations of them."""
+    """Train a compact encoder on clean pictures and synthetic degradations of them.
+
+    Args:
+        scenes: by kind of picture, clean tiles (uint8 T,T,3), see :func:`fdi_lib.training.pictures.scene_tiles`.
+        kinds: degradations to tell apart.
+        settings: length and rates.
+        batch: pictures a step; each is seen clean and degraded.
+        seed: key of every sample.
+        folder: receives log and checkpoint.
+        favoured: degradations that are drawn twice as often.
+        start: weights to go on from; None starts from nothing.
+    """
     torch.manual_seed(seed)
-    model = _Prototypes(Encoder(COMPACT), len(kinds))
+    encoder = Encoder(COMPACT)
+    if start is not None:
+        encoder.load_state_dict(start.state_dict())
+    # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
+    encoder.vision_model.set_attn_implementation("eager")
+    model = _Prototypes(encoder.train().requires_grad_(True), len(kinds))
+    odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
 
     def make_batch(step: int) -> Batch:
         with ThreadPoolExecutor(2) as pool:
-            samples = list(pool.map(lambda i: _sample(tiles, kinds, seed, step * batch + i), range(batch)))
+            samples = list(
+                pool.map(lambda i: _sample(scenes, kinds, odds_K / odds_K.sum(), seed, step * batch + i), range(batch))
+            )
         clean, degraded, labels = (np.stack(column) for column in zip(*samples, strict=True))
         return {
             "clean": torch.from_numpy(clean),
@@ -62,18 +93,37 @@ def train_encoder(
     return model.encoder
 
 
-def _sample(tiles: np.ndarray, kinds: tuple[str, ...], seed: int, index: int) -> tuple[np.ndarray, ...]:
+def _sample(
+    scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, seed: int, index: int
+) -> tuple[np.ndarray, ...]:
     """One picture, clean and degraded: views 2,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
     rng = np.random.default_rng([seed, index])
-    clean = augmented_crop(tiles, int(rng.choice(_SIDES)), rng, wide_tones=True)
-    chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False)
+    clean = clean_scene(scenes, rng)
+    chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
     degraded = clean
     for name in in_order_of_damage(kinds[k] for k in chosen):
         degraded = degrade(name, degraded, rng)
     labels = np.zeros(len(kinds), np.float32)
     labels[chosen] = 1
     spec = replace(ViewSpec.from_encoder(COMPACT), crops=1)
-    return make_views(quantised(clean), spec), make_views(quantised(degraded), spec), labels
+    pair = np.stack([make_views(quantised(image), spec) for image in (clean, degraded)])
+    for view, share in enumerate(_RESAMPLED):
+        if rng.random() < share:
+            pair[:, view] = resample_patches(pair[:, view], _PATCH_PX, rng)
+    return pair[0], pair[1], labels
+
+
+def resample_patches(views_NSSC: np.ndarray, patch_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Fill the grid of patches with patches drawn from it, some twice, some not at all; the same ones in all views.
+
+    What is left of a picture are its tones, contrasts and textures, without the scene: an encoder that may look at
+    scenes knows those of its few pictures by heart, and recognises haze on them alone.
+    """
+    side = views_NSSC.shape[1] // patch_px
+    patches = views_NSSC.reshape(len(views_NSSC), side, patch_px, side, patch_px, 3).swapaxes(2, 3)
+    flat = patches.reshape(len(views_NSSC), side * side, patch_px, patch_px, 3)
+    drawn = flat[:, rng.integers(0, side * side, side * side)].reshape(patches.shape)
+    return np.ascontiguousarray(drawn.swapaxes(2, 3).reshape(views_NSSC.shape))
 
 
 def quantised(image: np.ndarray) -> np.ndarray:
@@ -97,10 +147,11 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
         along_BK / length_B1 * model.logit_scale.exp(), labels_BK / labels_BK.sum(1, keepdim=True)
     )
     scale_K = F.softplus(model.detect_scale_K)
-    detect = 0.5 * F.binary_cross_entropy_with_logits(degraded_BD @ p_KD.T * scale_K + model.detect_bias_K, labels_BK)
-    detect = detect + 0.5 * F.binary_cross_entropy_with_logits(
-        clean_BD @ p_KD.T * scale_K + model.detect_bias_K, torch.zeros_like(labels_BK)
+    wrong_BK = F.binary_cross_entropy_with_logits(
+        degraded_BD @ p_KD.T * scale_K + model.detect_bias_K, labels_BK, reduction="none"
     )
+    alarm_BK = F.softplus(clean_BD @ p_KD.T * scale_K + model.detect_bias_K)
+    detect = 0.5 * (wrong_BK + alarm_BK).sum(1).mean()  # a sum: further kinds don't dilute the ones there are
     outside_BD = difference_BD - (along_BK * labels_BK) @ p_KD
     span = (outside_BD.norm(dim=1, keepdim=True) / length_B1).square().mean()
     gram_KK = p_KD @ p_KD.T
@@ -109,6 +160,6 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     alike_BB = content_2BD[count:] @ content_2BD[:count].T / 0.1
     content = F.cross_entropy(alike_BB, torch.arange(count))
 
-    loss = contrast + 16 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
+    loss = contrast + 3 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
     found = ((along_BK / length_B1).argmax(1) == labels_BK.argmax(1))[labels_BK.sum(1) == 1].float().mean()
     return {"loss": loss, "contrast": contrast, "detect": detect, "span": span, "content": content, "found": found}

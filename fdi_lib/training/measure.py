@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fdi_lib.core import metrics
-from fdi_lib.core.classical import classical_method
+from fdi_lib.core.classical import Method, classical_method
 from fdi_lib.core.decision import Decision, Mode
 from fdi_lib.core.order import in_order_of_repair
 from fdi_lib.core.protocol import Sample, Tile, as_float, quantise
@@ -51,7 +51,12 @@ class EvaluationSet:
 
 
 def measure(
-    data: EvaluationSet, restorer: RestorerLike, bare: RestorerLike, mode: Mode, seed: int
+    data: EvaluationSet,
+    restorer: RestorerLike,
+    bare: RestorerLike,
+    mode: Mode,
+    seed: int,
+    methods: Mapping[str, Method] | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
     """Measure everything.
 
@@ -61,6 +66,7 @@ def measure(
         bare: the same without the fidelity path.
         mode: how several adapters are combined when they are told, not found.
         seed: of the bootstrap.
+        methods: classical method by degradation, where it isn't the one tuned for that name.
 
     Returns:
         The content of ``metrics.json``, and for each degradation four pictures of its first tile: input, restored,
@@ -70,7 +76,9 @@ def measure(
     pictures: dict[str, list[np.ndarray]] = {}
     residuals: list[float] = []
     for name, samples in data.singles.items():
-        result["degradations"][name], pictures[name], seen = _single(name, samples, restorer, bare)
+        result["degradations"][name], pictures[name], seen = _single(
+            name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name)
+        )
         residuals += seen
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
     result["clean"] = _clean(data.clean, restorer, seed)
@@ -114,12 +122,11 @@ def _ssim(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> float:
 
 
 def _single(
-    name: str, samples: list[Sample], restorer: RestorerLike, bare: RestorerLike
+    name: str, samples: list[Sample], restorer: RestorerLike, bare: RestorerLike, method: Method
 ) -> tuple[dict[str, Any], list[np.ndarray], list[float]]:
     """Return one degradation's figures, four pictures of its first sample, and the residuals of its decisions."""
     known = [_known([name], "progressive")] * len(samples)
     decisions = restorer.classify([s.pixels for s in samples])
-    method = classical_method(name)
     inputs = [s.pixels for s in samples]
     outputs = _restored(samples, known, restorer)
     classical = [quantise(method(as_float(pixels))) for pixels in inputs]

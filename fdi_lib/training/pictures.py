@@ -23,6 +23,9 @@ Split = Literal["train", "calibration", "test"]
 # Reductions applied before cutting: every source is a JPEG, and averaging at least 2 x 2 pixels removes its
 # artifacts ("truly clean"). Large pictures are cut at several scales for variety.
 _REDUCTIONS = {"photo": (2, 3, 4), "garment": (2,), "plate": (3, 4)}
+# What a classifier looks at is larger and more varied: whole scenes, and skies and walls with hardly any detail.
+_SCENE_REDUCTIONS = {"photo": (2, 3, 4, 6, 8), "garment": (2,), "plate": (3, 4, 6)}
+_SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
 _PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
 
@@ -91,6 +94,23 @@ def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
     for y in range(top, height - tile_px + 1, tile_px):
         for x in range(left, width - tile_px + 1, tile_px):
             yield image[y : y + tile_px, x : x + tile_px]
+
+
+def scene_tiles(pictures: list[Picture], seed: int) -> dict[str, list[np.ndarray]]:
+    """Cut what a classifier learns from: large tiles at many scales, flat ones too, at most the cap of each kind.
+
+    Returns:
+        By kind of picture, tiles uint8 T,T,3 RGB; T is 192 for garments (they are small) and 256 for others.
+    """
+    rng = np.random.default_rng(seed)
+    scenes: dict[str, list[np.ndarray]] = {}
+    for picture in pictures:
+        found: list[np.ndarray] = []
+        for reduction in _SCENE_REDUCTIONS[picture.kind]:
+            found += [t.copy() for t in cut_grid(picture.load(reduction), _SCENE_PX[picture.kind])]
+        order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
+        scenes.setdefault(picture.kind, []).extend(found[i] for i in order)
+    return scenes
 
 
 def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarray:

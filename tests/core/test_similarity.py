@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
+from fdi_lib.core.calibration import detection_limits
 from fdi_lib.core.similarity import (
-    CleanReferences,
     Geometry,
     Thresholds,
     decide,
-    detection_limits,
     inverse_root,
+    matched_filter,
     shrunk_covariance,
     sparse_code,
     statistics,
-    weighted_quantile,
 )
 
 RNG = np.random.default_rng(0)
@@ -29,14 +28,15 @@ def _clean(n: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def bank() -> tuple[Geometry, Thresholds]:
     clean = _clean(4000)
-    geometry = Geometry(("haze", "noise"), clean.mean(0), inverse_root(shrunk_covariance(clean)), FDI)
-    r = geometry.residual(clean)
-    energy = (r**2).sum(1)
+    covariance = shrunk_covariance(clean)
+    filters = np.stack([matched_filter(fdi, covariance, np.zeros((D, D))) for fdi in FDI])
+    geometry = Geometry(("haze", "noise"), clean.mean(0), inverse_root(covariance), FDI, filters)
+    energy = (geometry.residual(clean) ** 2).sum(1)
     single = np.array([np.linalg.norm(f @ geometry.whitening_DD) for f in FDI])
-    references = CleanReferences(r @ geometry.unit_KD.T, energy, np.ones(len(r)), np.zeros(2))
-    limit, unknown_energy = detection_limits(references, 0.01)
+    scores = geometry.scores(clean)
+    limit, unknown_energy = detection_limits(scores, energy, np.ones(len(clean)), np.zeros(2), 0.01)
     left = np.full(2, float(np.quantile(energy, 0.999)))
-    thresholds = Thresholds(references.score_NK.mean(0), limit, unknown_energy, single, left, 0.3, 1.0)
+    thresholds = Thresholds(scores.mean(0), limit, unknown_energy, single, left, limit, 0.3, 1.0)
     return geometry, thresholds
 
 
@@ -84,7 +84,7 @@ def test_code_without_penalty_is_least_squares_where_that_is_positive(bank):
 
 
 def test_statistics_do_not_depend_on_batch_mates(bank):
-    q = bank[0].residual(_clean(8) + FDI[0])
+    q = _clean(8) + FDI[0]
     together = statistics(q, *bank)["amplitude"]
     alone = np.concatenate([statistics(q[i : i + 1], *bank)["amplitude"] for i in range(8)])
     np.testing.assert_allclose(together, alone, rtol=1e-9)
@@ -103,22 +103,15 @@ def test_shrinkage_fades_with_more_samples():
     assert np.linalg.eigvalsh(few).min() > 0
 
 
-def test_limits_keep_the_rate_of_images_not_of_tests():
-    scores = RNG.normal(size=(20_000, 5))
-    clean = CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.zeros(5))
-    for rate in (0.01, 0.05):
-        limit, _ = detection_limits(clean, rate)
-        assert (scores > limit).any(1).mean() == pytest.approx(0.8 * rate, rel=0.05)
+def test_matched_filter_is_in_standard_deviations_of_clean_content():
+    clean = _clean(4000)
+    own = matched_filter(FDI[0], np.cov(clean, rowvar=False), np.eye(D))
+    assert (clean @ own).std() == pytest.approx(1, abs=0.01)
 
 
-def test_what_stands_out_far_spends_no_false_positives():
-    scores = RNG.normal(size=(20_000, 2))
-    alike, _ = detection_limits(CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.array([0.0, 0.0])), 0.01)
-    apart, _ = detection_limits(CleanReferences(scores, np.zeros(20_000), np.ones(20_000), np.array([0.0, 40.0])), 0.01)
-    assert apart[1] == pytest.approx(20, abs=0.1)
-    assert apart[0] < alike[0]
-
-
-def test_weighted_quantile_counts_weights():
-    assert weighted_quantile(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 8.0]), 0.15) == 2.0
-    assert weighted_quantile(np.array([3.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0]), 1.0) == 2.0
+def test_matched_filter_turns_away_from_what_varies_within_the_degradation():
+    fdi, content = np.array([3.0, 3.0]), np.eye(2)
+    calm = matched_filter(fdi, content, np.zeros((2, 2)))
+    varied = matched_filter(fdi, content, np.diag([100.0, 0.0]))
+    np.testing.assert_allclose(calm, [0.5**0.5, 0.5**0.5])
+    assert varied[0] < 0.1 < 0.9 < varied[1]

@@ -13,6 +13,7 @@ import pyvips
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import LEDGER
 from fdi_lib.storage import ledger
+from fdi_lib.storage.provenance import sidecar
 from fdi_lib.storage.run import Run, fingerprint, finish_run, open_run
 from fdi_lib.storage.sources import list_objects
 
@@ -50,10 +51,10 @@ class Archive:
         if output is not None:
             place = f"{'review' if status == 'review' else 'images'}/{name}"
             store.create(place, output)
-            if status != "review":
-                store.create(f"{place}.json", b"{}")
             written = {"output_uri": store.uri(place), "output_sha256": hashlib.sha256(output).hexdigest()}
             row |= {**written, "output_bytes": len(output)}
+            if status != "review":
+                store.create(f"{place}.json", sidecar(row | columns, self.run.info))
         if status in ("review", "failed"):
             store.create(f"{status}/{name}.json", b"{}")
         self.rows.append(row | columns)

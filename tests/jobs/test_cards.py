@@ -1,16 +1,15 @@
 """A model card holds the figures of metrics.json and nothing else, and its front matter is read by ``fdi adapters``."""
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from jobs.cards import render
 
 
 def _card(measured: dict[str, str] | None) -> str:
-    environment = Environment(
-        loader=PackageLoader("jobs", "templates"), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template("model-card.md.j2").render(
-        task="noise", title="T", about="A", file="f", sha256="0" * 64, command="fdi train x", facts={"steps": "3"},
-        measured=measured, n=66, sources="s",
+    return render(
+        licence="apache-2.0", task="noise", model_name="m", dataset="d", dataset_type="t", title="T", about="A",
+        file="f", sha256="0" * 64, command="fdi train x", facts={"steps": "3"}, measured=measured,
+        measured_by="By hand", unmeasured="Unmeasured.", data="s", limits="l",
     )  # fmt: skip
 
 
@@ -25,4 +24,4 @@ def test_front_matter_holds_the_measured_figures():
 def test_an_unmeasured_model_claims_nothing():
     text = _card(None)
     assert "model-index" not in yaml.safe_load(text.split("---")[1])
-    assert "adapters' cards" in text
+    assert "Unmeasured." in text

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fdi_lib.errors import ManifestError, StorageRefusedError
-from fdi_lib.manifest import RestoreManifest, StorageSettings
+from fdi_lib.errors import FDIError, ManifestError, StorageRefusedError
+from fdi_lib.manifest import RestoreManifest, SourceSettings, StorageSettings
 from fdi_lib.storage import ledger
 from fdi_lib.storage.store import Store
-from jobs import restore
+from jobs import plan, restore, verify
 from jobs.parts import Parts
 from tests import fakes
 
@@ -33,6 +33,13 @@ def png(mean: int, size: tuple[int, int] = (48, 64)) -> bytes:
     pixels = np.random.default_rng(mean).integers(mean - 5, mean + 6, (*size, 3)).astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, "png")
+    return sink.getvalue()
+
+
+def jpeg(mean: int) -> bytes:
+    sink = io.BytesIO()
+    with Image.open(io.BytesIO(png(mean))) as image:
+        image.save(sink, "jpeg")
     return sink.getvalue()
 
 
@@ -173,4 +180,89 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path) 
         restore.run(
             manifest_for(source, tmp_path / "out", output={"uri": str(tmp_path / "out"), "layout": "parquet"}), PARTS
         )
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_one_name_all_get_their_own_place(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    for folder, mean in (("a", 23), ("b", 99)):
+        (source / folder).mkdir()
+        (source / folder / "0000.png").write_bytes(png(mean))  # clean, and damaged
+    (source / "a/b0.jpg").write_bytes(b"")
+    summary = restore.run(manifest_for(source, tmp_path / "out"), PARTS)
+    assert (summary["images"], summary["failed"], summary["clean"]) == (25, 4, 5)
+    rows = rows_of(tmp_path / "out")
+    assert "output_conflict" not in {row["reason"] for row in rows.values()}
+    names = {i: row["output_uri"].rpartition("/images/")[2] for i, row in rows.items() if "0000" in i}
+    assert names == {"a/0000.png": "a/0000.png", "a.tar/0000.png": "a.tar/0000.png", "b/0000.png": "b/0000.png"}
+    told = {str(path.relative_to(tmp_path / "out/failed")) for path in (tmp_path / "out/failed").rglob("*.json")}
+    assert told == {f"{i}.json" for i, row in rows.items() if row["status"] == "failed"} and len(told) == 4
+    assert verify.run(str(tmp_path / "out"), StorageSettings())["found"] == []
+
+
+def test_members_that_become_one_format_all_get_their_own_place(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    members = {"x.png": png(100), "x.jpg": jpeg(101), "y.png": png(102)}
+    with tarfile.open(source / "a.tar", "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    output = {"uri": str(tmp_path / "out"), "image": {"format": "tiff"}}
+    summary = restore.run(manifest_for(source, tmp_path / "out", output=output), PARTS)
+    assert (summary["images"], summary["restored"]) == (3, 3)
+    names = sorted(path.name for path in (tmp_path / "out/images/a").iterdir() if path.suffix != ".json")
+    assert names == ["x.jpg.tiff", "x.png.tiff", "y.tiff"]
+    assert verify.run(str(tmp_path / "out"), StorageSettings())["found"] == []
+
+
+def test_a_link_into_the_output_is_not_followed(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/far.png").write_bytes(png(20))
+    (source / "latest").symlink_to(tmp_path / "out")
+    (source / "more").symlink_to(tmp_path / "more")
+    for already_done in (0, 23):
+        summary = restore.run(manifest_for(source, tmp_path / "out"), PARTS)
+        assert (summary["images"], summary["already_done"]) == (23, already_done)
+    assert json.loads((tmp_path / "out/run.json").read_text())["ignored"] == {"(link into the output)": 1, "txt": 1}
+    assert verify.run(str(tmp_path / "out"), StorageSettings())["found"] == []
+
+
+def test_an_inventory_says_what_is_done(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    means = {"forced.png": 20, "broken.png": 20, "other.png": 20, "free.png": 100, "seen.png": 21}
+    for name, mean in means.items():
+        (source / name).write_bytes(b"text" if name == "broken.png" else png(mean))
+    right, wrong = hashlib.sha256(png(21)).hexdigest(), "0" * 64
+    rows = ["uri,sha256,adapter,priority", "forced.png,,scratch,", "broken.png,,noise,", f"other.png,{wrong},noise,9"]
+    (source / "list.csv").write_text("\n".join([*rows, "free.png,,,", f"seen.png,{right},,", "./free.png,,haze,"]))
+    manifest = manifest_for(source, tmp_path / "out", restore={"strength": 0.5})
+    listed = SourceSettings(uri=str(source / "list.csv"), format="inventory")
+    manifest = manifest.model_copy(update={"source": listed})
+    assert plan.run(manifest, PARTS)["routes"].keys() == {"scratch", "noise"}
+    summary = restore.run(manifest, PARTS)
+    assert (summary["images"], summary["restored"], summary["clean"], summary["failed"]) == (5, 2, 1, 2)
+    found = rows_of(tmp_path / "out")
+    forced = found["forced.png"]
+    assert (forced["verdict"], forced["composition"], forced["status"]) == ("forced", "scratch:0.50", "restored")
+    assert [adapter["name"] for adapter in forced["adapters"]] == ["scratch"] and not forced["scores"]
+    sidecar = json.loads((tmp_path / "out/images/forced.png.json").read_text())
+    assert sidecar["classification"]["verdict"] == "forced" and "inventory" in sidecar["outcome"]["detail"]
+    assert (found["free.png"]["verdict"], found["free.png"]["route"]) == ("single", "noise")  # its first row counts
+    other = found["other.png"]
+    assert other["reason"] == "source_changed" and wrong in other["detail"]
+    assert hashlib.sha256(png(20)).hexdigest() in other["detail"] and found["broken.png"]["reason"] == "not_an_image"
+    assert json.loads((tmp_path / "out/run.json").read_text())["ignored"] == {"(repeated row)": 1}
+    assert verify.run(str(tmp_path / "out"), StorageSettings())["found"] == []
+    assert restore.retry(str(tmp_path / "out"), PARTS)["failed"] == 2
+
+
+def test_a_cluster_that_is_too_small_gets_no_run(tmp_path: Path) -> None:
+    pools = POOLS | {"restore": {"gpus": 64.0}}
+    manifest = manifest_for(archive(tmp_path / "in"), tmp_path / "out", pools=pools, limits={"wait_s": 0.0})
+    with pytest.raises(FDIError, match=r"the smallest pools need .* 64 GPUs"):
+        restore.run(manifest, PARTS)
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def _drop_row(folder: Path) -> None:
         (lambda f: (f / "in/a/1.jpg").unlink(), "row without a source image: a/1.jpg"),
         (lambda f: (f / "in/a/new.jpg").write_bytes(jpeg(1)), "source image without a row: a/new.jpg"),
         (_drop_row, "source image without a row: a/1.jpg"),
+        (lambda f: (f / "out/images/a/1.jpg.json").write_text("{"), "sidecar can't be read: a/1.jpg"),
+        (lambda f: _told(f, "output", "sha256", "f" * 64), 'output.sha256 is "ffff'),
+        (lambda f: _told(f, "source", "sha256", "f" * 64), 'source.sha256 is "ffff'),
+        (lambda f: _told(f, "outcome", "status", "clean"), 'outcome.status is "clean", in the ledger "restored"'),
+        (lambda f: _told(f, "classification", "composition", "rain:1.00"), "classification.composition is"),
+        (lambda f: _told(f, "restoration", "adapters", [{"name": "rain"}]), "restoration.adapters is"),
     ],
 )  # fmt: skip
 def test_difference(tmp_path: Path, harm: Callable[[Path], object], expected: str) -> None:
@@ -52,6 +59,24 @@ def test_difference(tmp_path: Path, harm: Callable[[Path], object], expected: st
     found = verify.run(output, StorageSettings())
     assert found["differences"] == 1, verify.text(found)
     assert expected in verify.text(found)
+
+
+def test_every_fact_that_a_sidecar_tells_otherwise_is_named(tmp_path: Path) -> None:
+    output = finished_run(tmp_path)
+    _told(tmp_path, "output", "bytes", 1)
+    _told(tmp_path, "source", "uri", "/elsewhere")
+    found = verify.run(output, StorageSettings())
+    assert [(d["name"], d["detail"].partition(" ")[0]) for d in found["found"]] == [
+        ("a/1.jpg", "output.bytes"),
+        ("a/1.jpg", "source.uri"),
+    ]
+
+
+def _told(folder: Path, section: str, key: str, value: object) -> None:
+    path = folder / "out/images/a/1.jpg.json"
+    document = json.loads(path.read_text())
+    document[section][key] = value
+    path.write_text(json.dumps(document))
 
 
 def _flip(path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fdi_lib.core.similarity import CleanReferences, Geometry, Thresholds
+from fdi_lib.core.similarity import Thresholds
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
-from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.bank import Content, Entry, ReferenceBank
 from fdi_lib.models.base import Base
 from fdi_lib.models.encoder import COMPACT, Encoder
 from fdi_lib.models.presets import file_sha256
@@ -26,11 +26,18 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Encoder(COMPACT).save_pretrained(root / "encoder")
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
     rng, count, width = np.random.default_rng(0), len(NAMES), 256
-    geometry = Geometry(NAMES, np.zeros(width), np.eye(width), rng.normal(size=(count, width)))
-    thresholds = Thresholds(np.zeros(count), np.full(count, 3.0), 400.0, np.ones(count), np.full(count, 1e9), 0.5, 1.0)
-    tokens = rng.normal(size=(count, 16, 128)).astype(np.float32)
-    clean = CleanReferences(rng.normal(size=(500, count)), rng.random(500), np.ones(500), np.full(count, 9.0))
-    bank = ReferenceBank(geometry, thresholds, tokens, np.ones(count), np.ones(count), clean, encoder_sha256)
+    entries = tuple(
+        Entry(name, rng.normal(size=(16, 128)).astype(np.float32), 9 * rng.normal(size=width),
+              rng.normal(size=width) / width**0.5, 1.0, 1, 9 * rng.normal(size=(8, width)))
+        for name in NAMES
+    )  # fmt: skip
+    thresholds = Thresholds(
+        np.zeros(count), np.full(count, 3.0), 400.0, np.ones(count), np.full(count, 1e9), np.full(count, 3.0), 0.5, 1.0
+    )
+    content = Content(np.zeros(width), np.eye(width), np.zeros((width, width)))
+    nothing = np.zeros((0, width)), np.zeros((0, count), bool)
+    bank = ReferenceBank(entries, content, rng.normal(size=(500, width)), np.ones(500), *nothing, 0.01,
+                         encoder_sha256, thresholds)  # fmt: skip
     bank.save_pretrained(root / "bank")
     for name in NAMES:
         config = AdapterConfig(

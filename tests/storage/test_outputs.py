@@ -22,9 +22,11 @@ from fdi_lib.storage.outputs import (
     safe_name,
     staging_folders,
 )
+from fdi_lib.storage.pack import tar_bytes
 from fdi_lib.storage.store import Store
 
-RUN = {"started": "2026-11-23T00:00:00Z", "versions": {"fdi-restore": "0.1"}, "manifest": {}}
+SOURCE = {"uri": "/no/such/folder"}
+RUN = {"started": "2026-11-23T00:00:00Z", "versions": {"fdi-restore": "0.1"}, "manifest": {"source": SOURCE}}
 
 
 @pytest.fixture
@@ -145,6 +147,37 @@ def test_another_images_place_is_not_taken(outputs: Outputs, store: Store) -> No
         with pytest.raises(ItemError, match=r"output_conflict: images/a/1\.png belongs to another image"):
             outputs.image(row("a/1.png"), "a/1.png", data)
     assert files(store) == before
+
+
+def test_a_member_and_a_file_of_one_name_lie_apart(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/1.png").write_bytes(b"plain")
+    (tmp_path / "in/a.tar").write_bytes(tar_bytes([("1.png", b"member")]))
+    outputs = Outputs(store, RUN | {"manifest": {"source": {"uri": str(tmp_path / "in")}}})
+    plain, member = row("a/1.png"), row("a.tar/1.png", shard="a.tar")
+    assert outputs.image(plain, "a/1.png", b"plain")["output_uri"] == store.uri("images/a/1.png")
+    assert outputs.image(member, "a/1.png", b"member")["output_uri"] == store.uri("images/a.tar/1.png")
+    for each in (plain, member):
+        outputs.failed(each)
+        outputs.for_review(each, "a/1.tiff", each["image_id"].encode())
+    assert store.read("review/a/1.tiff") == b"a/1.png" and store.read("review/a.tar/1.tiff") == b"a.tar/1.png"
+    for folder in ("failed", "review"):
+        for each in (plain, member):
+            told = json.loads(store.read(f"{folder}/{each['image_id']}.json"))
+            assert told["image_id"] == each["image_id"]
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_members_that_would_get_one_name_keep_their_old_extension(tmp_path: Path, store: Store, layout: str) -> None:
+    (tmp_path / "in").mkdir()
+    members = [("1.png", b"1"), ("1.jpg", b"2"), ("2.png", b"3")]
+    (tmp_path / "in/a.tar").write_bytes(tar_bytes(members))
+    outputs = Outputs(store, RUN | {"manifest": {"source": {"uri": str(tmp_path / "in")}}}, layout)
+    found = [
+        outputs.image(row(f"a.tar/{name}", shard="a.tar"), f"a/{name[0]}.tiff", data)["output_uri"]
+        for name, data in members
+    ]
+    assert [uri.rpartition("/")[2] for uri in found] == ["1.png.tiff", "1.jpg.tiff", "2.tiff"]
 
 
 def test_shard_layouts_stage_images_apart_by_shard(store: Store) -> None:

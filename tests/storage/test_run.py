@@ -136,3 +136,11 @@ def test_source_date_epoch(manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs.open_run(manifest(), MODELS, PROFILE)
     assert run.started == datetime(1970, 1, 2, tzinfo=UTC) and run.info["started"] == "1970-01-02T00:00:00Z"
     assert run.info["opened"] > "2020"
+
+
+def test_finding_a_run_writes_nothing(manifest: Callable[..., RestoreManifest], tmp_path: Path) -> None:
+    assert runs.find_run(manifest(), MODELS, PROFILE) is None
+    assert not (tmp_path / "out").exists()
+    opened = runs.open_run(manifest(), MODELS, PROFILE)
+    found = runs.find_run(manifest(), MODELS, PROFILE)
+    assert found is not None and found.info == opened.info

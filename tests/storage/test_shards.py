@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -194,3 +195,12 @@ def test_an_outage_stays_an_outage() -> None:
         reader._store.dead = True  # type: ignore[attr-defined]
         with pytest.raises(StorageOutageError):
             list(read(reader))
+
+
+@pytest.mark.parametrize("column", ["key", "image", "bytes"])
+def test_names_alone_are_read_without_the_images(column: str) -> None:
+    structs = [{"bytes": b"x" * 9, "path": "1.png"}, {"bytes": b"y", "path": None}]
+    columns: dict[str, Any] = {"bytes": [b"x", b"y"]} if column == "bytes" else {"image": structs}
+    columns |= {"key": ["1.png", None]} if column == "key" else {}
+    found = list(parquet_rows(reader_of(_parquet(pa.table(columns))), with_bytes=False))
+    assert [tuple(row) for row in found] == [(0, "" if column == "bytes" else "1.png", b""), (1, "", b"")]

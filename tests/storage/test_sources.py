@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -217,7 +218,7 @@ def _inventory(folder: Path, form: str, uris: list[Any]) -> SourceSettings:
     path = folder / f"lists/list.{form}"
     path.parent.mkdir(exist_ok=True)
     if form == "csv":
-        path.write_text("sha256,uri\n" + "".join(f'ab,"{uri}"\n' for uri in uris), encoding="utf-8-sig")
+        path.write_text("note,uri\n" + "".join(f'ab,"{uri}"\n' for uri in uris), encoding="utf-8-sig")
     elif form == "jsonl":
         path.write_text("\n".join(json.dumps({"uri": uri, "priority": 1}) for uri in uris) + "\n\n")
     else:
@@ -245,7 +246,7 @@ def test_inventories(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "problem"),
     [
-        ("a.csv", b"path\nx.png\n", "a.csv:1: uri: has no uri"),
+        ("a.csv", b"path\nx.png\n", "a.csv:2: uri: has no uri"),
         ("a.jsonl", b'{"uri": "x.png"}\n{"uri": 3}\n', "a.jsonl:2"),
         ("a.jsonl", b"nonsense", "JSON Lines"),
         ("a.csv", b"uri\n\xff\xfe\n", "UTF-8"),
@@ -262,6 +263,43 @@ def test_wrong_inventories_are_the_users_mistakes(tmp_path: Path, name: str, dat
 def test_an_inventory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such file"):
         list(list_objects(SourceSettings(uri=str(tmp_path / "a.csv"), format="inventory"), 10))
+
+
+def test_repeated_rows_are_one_image_and_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"lists/1.png": b"1", "2.png": b"2"})
+    far = str(tmp_path / "2.png")
+    source = _inventory(tmp_path, "csv", ["1.png", "./1.png", far, f"file://{far}", "../lists/1.png", far])
+    listing = list_objects(source, 2)
+    assert [Path(entry.path).name for block in listing for entry in block] == ["1.png", "2.png"]
+    assert listing.ignored == {"(repeated row)": 4}
+
+
+def test_two_images_of_one_name_are_refused_by_name(tmp_path: Path) -> None:
+    outside = str(tmp_path / "x.png")
+    source = _inventory(tmp_path, "csv", [outside, outside[1:]])  # the second is relative to the list
+    with pytest.raises(ManifestError, match=f"another row's image would get the same name, {outside[1:]}"):
+        list(list_objects(source, 2))
+
+
+def test_bytes_unlike_their_row_are_no_image(tmp_path: Path) -> None:
+    write(tmp_path, {"1.png": b"1", "2.png": b"2"})
+    right, wrong = (hashlib.sha256(data).hexdigest() for data in (b"1", b"other"))
+    (tmp_path / "list.csv").write_text(f"uri,sha256\n1.png,{right}\n2.png,{wrong}\n")
+    (_, one), (row, two) = read_all(SourceSettings(uri=str(tmp_path / "list.csv"), format="inventory"))
+    assert one == b"1" and row["image_id"] == "2.png" and isinstance(two, ItemError)
+    assert two.reason == "source_changed"
+    assert wrong in two.detail and hashlib.sha256(b"2").hexdigest() in two.detail
+
+
+def test_links_are_followed_but_not_into_the_output(tmp_path: Path) -> None:
+    write(tmp_path, {"in/a.png": b"1", "else/b.png": b"2", "out/images/c.png": b"3"})
+    for link, target in {"else": "else", "out": "out", "deep": "out/images", "c.png": "out/images/c.png"}.items():
+        (tmp_path / "in" / link).symlink_to(tmp_path / target)
+    (tmp_path / "in/above").symlink_to(tmp_path)  # leads to the output through its parent
+    listing = list_objects(SourceSettings(uri=str(tmp_path / "in")), 9, str(tmp_path / "out"))
+    found = [entry.path for block in listing for entry in block]
+    assert found == ["a.png", "above/else/b.png", "else/b.png"]
+    assert listing.ignored == {"(link into the output)": 4}
 
 
 def test_an_inventory_stays_in_one_store(tmp_path: Path) -> None:

@@ -181,6 +181,18 @@ def test_check(store: Store, tmp_path: Path) -> None:
         store.at("s3://bucket/key")
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y", "/tmp/" + "x" * 300])
+def test_a_place_that_cannot_be_made_is_refused(place: str) -> None:
+    with pytest.raises(StorageRefusedError, match="another place"):
+        LocalStore(place).check(for_writing=True)
+
+
+def test_checking_leaves_nothing(tmp_path: Path) -> None:
+    LocalStore(str(tmp_path / "a/b")).check(for_writing=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_no_permission_is_refused(store: Store, tmp_path: Path) -> None:
     store.create("a", b"")

@@ -77,8 +77,8 @@ def test_fdi_is_the_mean_difference_of_pairs(bank):
 def test_an_adapters_fdi_file_holds_the_banks_entry(bank, tmp_path):
     bank.save_fdi("noise", tmp_path)
     with safe_open(tmp_path / "fdi.safetensors", "numpy") as file:
-        assert file.metadata() == {"encoder_sha256": "0" * 64}
-        assert set(file.keys()) == {"tokens", "mean", "clean_mean", "spread", "n"}
+        assert file.metadata() == {"encoder_sha256": "0" * 64, "name": "noise"}
+        assert set(file.keys()) == {"tokens", "mean", "filter", "clean_mean", "spread", "n", "held_out"}
         np.testing.assert_array_equal(file.get_tensor("tokens"), bank.tokens_of("noise"))
         np.testing.assert_allclose(file.get_tensor("mean"), bank.geometry.fdi_KD[1], rtol=1e-6)
         assert file.get_tensor("n") == 40

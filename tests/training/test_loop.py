@@ -1,12 +1,15 @@
 """The loop trains what may train, resumes where it stopped, and stops at a loss that is not a number."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from fdi_lib.training.loop import FitSettings, fit, learning_rate_at
+from fdi_lib.errors import ManifestError
+from fdi_lib.training.alone import fit
+from fdi_lib.training.loop import DivergedError, FitSettings, learning_rate_at
 
 SETTINGS = FitSettings(steps=30, learning_rate=0.05, warmup_steps=3, precision="fp32", checkpoint_every_steps=10,
                        log_every_steps=10)  # fmt: skip
@@ -64,14 +67,30 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(tmp_path):
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(tmp_path):
+    seen = []
+
     def loss(b):
-        return {"loss": torch.tensor(float("nan"), requires_grad=True)}
+        seen.append(1)
+        return {"loss": torch.tensor(float("nan") if len(seen) == 3 else 1.0, requires_grad=True)}
 
     _train(tmp_path, FitSettings(steps=10, warmup_steps=1, precision="fp32"))
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(FloatingPointError, match="step 10"):
+    before = sorted(p.name for p in tmp_path.glob("checkpoint*"))
+    with pytest.raises(DivergedError, match="step 12;"):
         _train(tmp_path, FitSettings(steps=20, warmup_steps=1, precision="fp32"), loss)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.glob("checkpoint*")) == before == ["checkpoint-000000010"]
+
+
+def test_a_batch_in_parts_is_the_same_batch(tmp_path):
+    whole = _train(tmp_path / "a")
+    parts = _train(tmp_path / "b", replace(SETTINGS, parts=3))
+    torch.testing.assert_close(whole.slope, parts.slope, rtol=1e-5, atol=0)
+
+
+def test_fp16_needs_a_gpu(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ManifestError, match="GPU"):
+        _train(tmp_path, replace(SETTINGS, precision="fp16"))
 
 
 def test_rate_rises_then_falls():

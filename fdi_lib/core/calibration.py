@@ -1,0 +1,145 @@
+"""Calibration of the classification on held-out references: features in, thresholds out. Pure arrays.
+
+Held-out references are images whose features neither the encoder nor the bank's means have seen. Suffixes: N clean and
+M damaged images, K degradations, D feature numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+from fdi_lib.core.similarity import Geometry, Thresholds, decide, statistics
+
+_L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
+_MANY = 100  # values that hold a 1 % tail
+_MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Pooled features of held-out references.
+
+    Args:
+        clean_ND: of clean images.
+        weight_N: what each clean image counts: tiles of one picture are no independent images.
+        damaged_MD: of damaged images.
+        present_MK: bool, the degradations that each of them has.
+    """
+
+    clean_ND: np.ndarray
+    weight_N: np.ndarray
+    damaged_MD: np.ndarray
+    present_MK: np.ndarray
+
+    def alone(self, k: int) -> np.ndarray:
+        """Bool M: damaged by degradation k and no other."""
+        return np.asarray(self.present_MK[:, k] & (self.present_MK.sum(1) == 1))
+
+
+def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
+    """Thresholds at a clean false-positive rate.
+
+    Args:
+        geometry: the bank's coordinates.
+        held: references; each degradation must be there alone at least once.
+        rate: share of clean images that may be touched, in (0, 0.5).
+    """
+    start = _limits(geometry, held, rate)
+    found = statistics(held.damaged_MD, geometry, start)
+    kinds = range(len(geometry.names))
+    single_K = np.array([max(np.median(found["amplitude"][held.alone(k), k]), 1e-3) for k in kinds])
+    left_M = found["residual"] * found["energy"]
+    left_K = np.array([_tail(left_M[held.present_MK[:, k]]) for k in kinds])
+    start = replace(start, single_K=single_K, left_K=left_K)
+    return replace(start, member=max(_MEMBER_CHOICES, key=lambda m: _exact(geometry, held, replace(start, member=m))))
+
+
+def _tail(values_M: np.ndarray) -> float:
+    """Value that 1 % of such values exceed: read off, or, where there are too few, predicted as of a log-normal."""
+    if len(values_M) >= _MANY:
+        return float(np.quantile(values_M, 0.99))
+    logs_M = np.log(np.maximum(values_M, 1e-9))
+    spread = logs_M.std(ddof=1) * np.sqrt(1 + 1 / len(logs_M)) if len(logs_M) > 1 else 0.0
+    return float(np.exp(logs_M.mean() + student_t.ppf(0.99, max(len(logs_M) - 1, 1)) * spread))
+
+
+def at_rate(thresholds: Thresholds, geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
+    """The same thresholds with the limits of another clean false-positive rate."""
+    limits = _limits(geometry, held, rate)
+    return replace(thresholds, limit_K=limits.limit_K, unknown_energy=limits.unknown_energy, least_K=limits.least_K)
+
+
+def _limits(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
+    score_NK, score_MK = geometry.scores(held.clean_ND), geometry.scores(held.damaged_MD)
+    kinds = range(len(geometry.names))
+    mildest_K = np.array([np.quantile(score_MK[held.alone(k), k], 0.05) for k in kinds])
+    r_ND = geometry.residual(held.clean_ND)
+    limit_K, energy = detection_limits(score_NK, (r_ND**2).sum(1), held.weight_N, mildest_K, rate)
+    mean_K = weighted_mean(score_NK, held.weight_N)
+    # A few pictures hold no 1 % tail: no limit lies below that of normally distributed scores (their deviation is 1).
+    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - rate))
+    along_NK = r_ND @ geometry.unit_KD.T
+    least_K = np.array([weighted_quantile(column, held.weight_N, 1 - rate / len(kinds)) for column in along_NK.T])
+    ones_K = np.ones(len(kinds))
+    return Thresholds(mean_K, limit_K, energy, ones_K, ones_K, least_K, 0.5, _L1)
+
+
+def _exact(geometry: Geometry, held: HeldOut, thresholds: Thresholds) -> float:
+    """Share of single degradations named exactly, plus half that share of mixtures."""
+    decisions = decide(held.damaged_MD, geometry, thresholds, max_adapters=3, mode="composite")
+    present = [frozenset(np.array(geometry.names)[row]) for row in held.present_MK]
+    right_M = np.array([{n for n, _ in d.adapters} == p for d, p in zip(decisions, present, strict=True)])
+    mixed_M = held.present_MK.sum(1) > 1
+    return float(right_M[~mixed_M].mean() + (0.5 * right_M[mixed_M].mean() if mixed_M.any() else 0.0))
+
+
+def detection_limits(
+    score_NK: np.ndarray, energy_N: np.ndarray, weight_N: np.ndarray, mildest_K: np.ndarray, rate: float
+) -> tuple[np.ndarray, float]:
+    """Limits that about ``rate`` of clean images exceed: of the scores (four fifths of it) and of the energy.
+
+    The rate is of *images*, over all degradations together. Each degradation may be exceeded by the same share of clean
+    images, found by bisection; but no limit lies below the middle between clean and the mildest damage, so that a
+    degradation that stands out far spends none of the false positives that the others need.
+
+    Args:
+        score_NK: matched-filter scores of clean images.
+        energy_N: their |r|^2.
+        weight_N: what each counts.
+        mildest_K: score of the mildest known damage (a low quantile) of each degradation.
+        rate: of clean images.
+
+    Returns:
+        ``limit_K`` and ``unknown_energy``.
+    """
+    middle_K = (weighted_mean(score_NK, weight_N) + mildest_K) / 2
+
+    def limits(share: float) -> np.ndarray:
+        own_K = [weighted_quantile(column, weight_N, 1 - share) for column in score_NK.T]
+        return np.maximum(np.array(own_K), middle_K)
+
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        share = (low + high) / 2
+        exceeded = (score_NK > limits(share)).any(axis=1)
+        if (exceeded * weight_N).sum() > 0.8 * rate * weight_N.sum():
+            high = share
+        else:
+            low = share
+    return limits(low), weighted_quantile(energy_N, weight_N, 1 - 0.2 * rate)
+
+
+def weighted_quantile(values_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
+    """Smallest value that at least ``share`` of the weight does not exceed."""
+    order = np.argsort(values_N)
+    reached = np.cumsum(weight_N[order]) / weight_N.sum()
+    return float(values_N[order][min(int(np.searchsorted(reached, share)), len(order) - 1)])
+
+
+def weighted_mean(values_NK: np.ndarray, weight_N: np.ndarray) -> np.ndarray:
+    """Mean of rows, weighted."""
+    return np.asarray((values_NK * weight_N[:, None]).sum(0) / weight_N.sum())

@@ -1,0 +1,62 @@
+"""Blocks of a training manifest: what a worker may use, what is minimised, what is written down along the way.
+
+Does NOT know the data or the models (``kinds.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from fdi_lib.manifest.locations import Location
+from fdi_lib.manifest.settings import Settings
+
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+class CheckpointingSettings(Settings):
+    """Where an interrupted training goes on. May change between runs, but for `uri`."""
+
+    every_steps: int = Field(
+        default=500, ge=1, description="Steps between two checkpoints, each validated: what a crash costs at most."
+    )
+    uri: Location | None = Field(
+        default=None,
+        description="Folder or prefix that all workers reach; null is `OUTPUT.training` beside the output.",
+    )
+
+
+class TrainWorker(Settings):
+    """What one training worker of an adapter uses. May change between runs."""
+
+    cpus: float = Field(default=1, gt=0, description="CPUs a worker; also its threads.")
+    gpus: float = Field(default=0, ge=0, description="GPUs a worker: 0 or 1.")
+    memory_gib: float = Field(default=2, gt=0, description="Memory a worker, GiB.")
+    data_tasks: int = Field(
+        default=1, ge=1, description="Tasks that make samples for a worker at the same time, on its node and CPUs."
+    )
+    prefetch_batches: int = Field(default=4, ge=1, description="Batches made ahead.")
+
+
+class LossSettings(Settings):
+    """Weights of the parts of an adapter's loss."""
+
+    noise: float | None = Field(
+        default=None, ge=0, description="Noise prediction (Eq. 1); null is 1 where sampling starts noisy, else 0."
+    )
+    l1: float = Field(default=1.0, ge=0, description="L1 between restored and true latents, without the fidelity path.")
+    fidelity: float = Field(default=1.0, ge=0, description="The same with the fidelity path.")
+
+
+class WatchSettings(Settings):
+    """What is written down along the way. May change between runs."""
+
+    log_every_steps: int = Field(default=50, ge=1, description="Steps between two lines of the log.")
+    images_every_steps: int = Field(
+        default=500, ge=1, description="Steps between two sample sheets: input, restored, clean."
+    )
+    validation_crops: int = Field(default=64, ge=1, description="Held-out crops that every checkpoint is scored on.")
+    trackers: Annotated[tuple[Tracker, ...], Strict(False)] = Field(
+        default=("tensorboard",), description="Where curves go; mlflow and wandb are optional extras."
+    )

@@ -1,0 +1,76 @@
+"""A bank's entry for a degradation that somebody has pairs of, and what it changes for the entries that were there.
+
+Pairs are few: each is looked at in four ways up, which gives the covariances something to go by. Does NOT know where
+pairs come from, nor how an adapter is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fdi_lib.core.similarity import decide
+from fdi_lib.core.views import to_rgb8
+from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.encoder import Encoder
+from fdi_lib.training.bank import entry_of, features, pair_moments
+from fdi_lib.training.pairs import Pair
+
+CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # columns of a confusion beside the names
+
+
+def entry_from_pairs(
+    name: str, encoder: Encoder, bank: ReferenceBank, learnt: Iterable[Pair], held_out: Iterable[Pair]
+) -> Entry:
+    """Find the FDI of a degradation, its matched filter and its held-out references.
+
+    Args:
+        name: of the degradation.
+        encoder: the bank's.
+        bank: whose clean content the filter is matched against.
+        learnt: (degraded, clean), uint8 or uint16, HW or HW3: the FDI is their mean difference (Eq. 2).
+        held_out: pairs of other pictures; their degraded sides calibrate.
+    """
+    degraded, clean = zip(*((to_rgb8(d), to_rgb8(c)) for d, c in learnt), strict=True)
+    pairs = pair_moments(encoder, _four_ways(degraded), _four_ways(clean))
+    held_MD = features(encoder, _four_ways([to_rgb8(d) for d, _ in held_out]))[1]
+    return replace(entry_of(name, pairs, bank.content.covariance_DD, held_MD), pairs=len(degraded))
+
+
+def _four_ways(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each image as it is, mirrored, upside down, and both."""
+    return [np.ascontiguousarray(image[::y, ::x]) for image in images for y in (1, -1) for x in (1, -1)]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What held-out images with one degradation each are taken for.
+
+    Args:
+        names: of the bank's degradations, K.
+        columns: the names, then clean, unknown, several.
+        count_KC: images.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    count_KC: np.ndarray
+
+    def accuracy(self, names: Iterable[str]) -> float:
+        """Share of the images of these degradations that are taken for exactly what they have."""
+        rows = [self.names.index(name) for name in names]
+        right = sum(self.count_KC[k, k] for k in rows)
+        return float(right / max(self.count_KC[rows].sum(), 1))
+
+
+def confusion(bank: ReferenceBank) -> Confusion:
+    """Decide on the bank's own held-out references with its own thresholds."""
+    columns = (*bank.names, CLEAN, UNKNOWN, SEVERAL)
+    count_KC = np.zeros((len(bank.names), len(columns)), int)
+    for k, entry in enumerate(bank.entries):
+        for decision in decide(entry.held_out_MD, bank.geometry, bank.thresholds, max_adapters=3, mode="progressive"):
+            found = {"clean": CLEAN, "unknown": UNKNOWN, "mixture": SEVERAL}.get(decision.verdict)
+            count_KC[k, columns.index(found or decision.adapters[0][0])] += 1
+    return Confusion(bank.names, columns, count_KC)

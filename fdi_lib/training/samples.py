@@ -1,0 +1,77 @@
+"""What a sample is: a function of seed and sample index, never of the process that computes it.
+
+The global batch of step ``s`` are the samples ``s * batch ... s * batch + batch - 1``; of ``world`` processes, the one
+of rank ``r`` takes every ``world``-th of them from the ``r``-th on. So one process, several, or another number of them
+after an interruption see the same samples in the same steps. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:  # pairs.py builds on the recipes, which build on this file
+    from fdi_lib.training.pairs import PairSource
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of every global batch that one of ``world`` processes computes."""
+
+    rank: int
+    world: int
+    batch: int
+
+    def __len__(self) -> int:
+        """Samples a step."""
+        return len(range(self.rank, self.batch, self.world))
+
+    def indices(self, step: int) -> range:
+        """Sample indices of one step."""
+        return range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Makes samples from pairs.
+
+    Args:
+        pairs: what to draw from.
+        crop_px: side of a crop.
+        seed: with the index, the key of everything random.
+        latent: channels and reduction factor of the base's latent; None leaves noise and time step out.
+        levels: time steps are drawn from ``0 ... levels - 1``.
+    """
+
+    pairs: PairSource
+    crop_px: int
+    seed: int
+    latent: tuple[int, int] | None = None
+    levels: int = 1
+
+    def rows(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
+        """Columns ``degraded`` and ``clean``, float32 NHW3 in [0, 1]; ``noise``, float32 NCHW; ``t``, int64."""
+        wanted = list(indices)
+        crops = [self.pairs.crop(i, self.crop_px, self.seed) for i in wanted]
+        degraded, clean = (np.stack(side).astype(np.float32, copy=False) for side in zip(*crops, strict=True))
+        rows = {"degraded": degraded, "clean": clean}
+        if self.latent is not None:
+            channels, factor = self.latent
+            side = self.crop_px // factor
+            keyed = [np.random.default_rng([self.seed, 7, i]) for i in wanted]
+            rows["t"] = np.array([rng.integers(self.levels) for rng in keyed], np.int64)
+            rows["noise"] = np.stack([rng.standard_normal((channels, side, side), np.float32) for rng in keyed])
+        return rows
+
+
+def to_batch(rows: Mapping[str, np.ndarray]) -> Batch:
+    """Rows as tensors: images B3HW in [-1, 1], everything else as it is."""
+    images = {k: torch.from_numpy(rows[k] * 2 - 1).permute(0, 3, 1, 2).contiguous() for k in ("degraded", "clean")}
+    # A copy: rows may lie in memory that is shared and read-only.
+    return images | {k: torch.from_numpy(np.array(rows[k])) for k in rows if k not in images}

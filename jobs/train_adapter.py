@@ -1,0 +1,238 @@
+"""``fdi train`` of an adapter: from the manifest to a plan, from the trained weights to an adapter folder.
+
+Everything that can't work is said before anything starts. Does NOT know the loop (:mod:`fdi_lib.training.loop`) nor how
+workers run it (``train_ray.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.manifest import TrainManifest
+from fdi_lib.manifest.locations import local_path
+from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.base import Base
+from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.presets import compact_folder, file_sha256
+from fdi_lib.models.weights import read_config
+from fdi_lib.storage.pairs import PairRef
+from fdi_lib.storage.store import Store
+from fdi_lib.training.adapter import NOISY_STARTS, LossWeights
+from fdi_lib.training.checkpoint import AVERAGE
+from fdi_lib.training.pairs import PairSource, SyntheticPairs, gather, split
+from fdi_lib.training.pictures import read_list, training_tiles
+from jobs import train_pairs
+from jobs.cards import adapter_card
+from jobs.pool import Amount, joined
+from jobs.train_ray import Plan, train_on_ray
+from jobs.train_storage import publish
+
+log = logging.getLogger(__name__)
+TILE_PX = 144
+# What may change between two runs of the same training.
+_FREE = {"output": True, "workers": True, "worker": True, "max_failures": True, "checkpoint": True, "watch": True,
+         "storage": True, "data": {"uri"}}  # fmt: skip
+_PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
+
+
+def run(manifest: TrainManifest) -> dict[str, Any]:
+    """Train what the manifest names; return the summary.
+
+    Raises:
+        ManifestError: a setting or the data can't be used.
+        WeightsError: base, encoder or bank is missing or doesn't fit.
+        DivergedError: the loss is not a number; the last checkpoint is kept.
+    """
+    manifest = _absolute(manifest)
+    bank, data = bank_of(manifest), data_of(manifest)
+    plan = plan_of(manifest, data, bank)
+    output = Store.open(manifest.output, manifest.storage)
+    found = _finished(output, plan.recipe)
+    if found is not None:
+        return found | {"output": manifest.output, "already_done": True}
+    output.check(for_writing=True)
+    summary: dict[str, Any] = {"model": "adapter", "task": manifest.task, "training_sha256": plan.recipe}
+    with joined(needs(manifest)):
+        own = None
+        if isinstance(data, _Clean):
+            learnt, held_out, pictures = data.learnt, data.held_out, data.pictures
+        else:
+            encoder = Encoder.from_pretrained(_folder(manifest, "encoder"))
+            own = train_pairs.checked(manifest, data, encoder, bank)
+            summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
+            bank, plan = bank.with_entry(own.entry), replace(plan, fdi=own.entry.tokens_TD)
+            learnt, held_out, pictures = own.learnt, own.held_out, len(own.learnt)
+        trained = train_on_ray(plan, learnt, held_out)
+    adapter = FDIAdapter(plan.config, torch.from_numpy(plan.fdi))
+    weights = load_file(trained.folder / AVERAGE)
+    adapter.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
+    shutil.rmtree(trained.folder)
+    summary |= {
+        "pairs": len(learnt),
+        "held_out": len(held_out),
+        "pictures": pictures,
+        "steps": manifest.steps,
+        "batch": manifest.batch,
+        "seed": manifest.seed,
+        "best": trained.best,
+        "last": trained.last,
+    }
+    with TemporaryDirectory(prefix="fdi-adapter-") as parent:
+        folder = Path(parent, plan.config.task)
+        bank.save_fdi(plan.config.task, folder)
+        adapter.save_pretrained(folder)
+        (folder / "training-log.jsonl").write_text(trained.log)
+        if own:
+            summary["measured"] = train_pairs.measured(manifest, own, folder)
+        (folder / "README.md").write_text(adapter_card(folder, summary, manifest))
+        last = {"training.json": json.dumps(summary, indent=1).encode() + b"\n"}
+        publish(folder, manifest.output, manifest.storage, last)
+    return summary | {"output": manifest.output, "already_done": False}
+
+
+def _finished(output: Store, recipe: str) -> dict[str, Any] | None:
+    """The summary of an earlier run of the same recipe, if it was finished."""
+    if not output.exists("training.json"):
+        return None
+    summary: dict[str, Any] = json.loads(output.read("training.json"))
+    return summary if summary["training_sha256"] == recipe else None
+
+
+def _absolute(manifest: TrainManifest) -> TrainManifest:
+    """The manifest with absolute local paths: workers have other working directories."""
+    uri = manifest.checkpoint.uri or f"{manifest.output}.training"
+    return manifest.model_copy(
+        update={
+            "output": local_path(manifest.output) or manifest.output,
+            "checkpoint": manifest.checkpoint.model_copy(update={"uri": local_path(uri) or uri}),
+            "data": manifest.data.model_copy(update={"uri": local_path(manifest.data.uri) or manifest.data.uri}),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Clean tiles with a recipe: to learn from, held out (of other pictures), and from how many pictures."""
+
+    learnt: PairSource
+    held_out: PairSource
+    pictures: int
+
+
+def data_of(manifest: TrainManifest) -> _Clean | list[PairRef]:
+    """What is learnt from: made pairs, already parted, or stored ones, not yet looked at.
+
+    Raises:
+        ManifestError: there are too few, or they can't be read.
+    """
+    data, seed = manifest.data, manifest.seed
+    if data.kind != "clean":
+        return gather(data.uri, data.kind, data.storage)[0]
+    pictures = read_list(Path(data.pictures), Path(data.uri), "train")
+    task = data.degradation or manifest.task
+    assert task is not None, "the manifest's own check"
+    sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
+    learnt, held = (SyntheticPairs(training_tiles(side, TILE_PX, seed), task) for side in sides)
+    return _Clean(learnt, held, len(sides[0]))
+
+
+def bank_of(manifest: TrainManifest) -> ReferenceBank:
+    """The bank that holds the task's FDI, checked against the encoder.
+
+    Raises:
+        WeightsError: it is missing, or was built with another encoder.
+    """
+    encoder = _folder(manifest, "encoder") / "encoder.safetensors"
+    if not encoder.is_file():
+        raise WeightsError(f"models.encoder: {encoder} not found")
+    bank = manifest.models.bank
+    return ReferenceBank.from_pretrained(Path(bank) if bank else compact_folder() / "bank", file_sha256(encoder))
+
+
+def _folder(manifest: TrainManifest, part: Literal["encoder", "base"]) -> Path:
+    given = getattr(manifest.models, part)
+    return Path(given.uri).absolute() if given else compact_folder() / part
+
+
+def plan_of(manifest: TrainManifest, data: _Clean | list[PairRef], bank: ReferenceBank) -> Plan:
+    """Decide everything but the FDI of stored pairs, which is found when they are looked at (zeros until then).
+
+    Raises:
+        ManifestError, WeightsError: names what doesn't fit together.
+    """
+    task, m = manifest.task, manifest.models
+    assert task is not None, "the manifest's own check"
+    for tracker in set(manifest.watch.trackers) - {"tensorboard"}:
+        if find_spec(tracker) is None:
+            raise ManifestError(
+                "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
+            )
+    made = isinstance(data, _Clean)
+    if made and task not in bank.names:
+        raise ManifestError(
+            "the bank has no FDI for it", key="task", value=task, remedy="add it with `fdi bank build` first"
+        )
+    folder = _folder(manifest, "base")
+    base, base_sha256 = Base.from_pretrained(folder), file_sha256(folder / "base.safetensors")
+    if m.base and m.base.sha256 not in (None, base_sha256):
+        raise WeightsError(f"models.base: {folder} is {base_sha256}, the manifest says {m.base.sha256}")
+    if manifest.crop_px % base.multiple_px:
+        remedy = f"use a multiple of {base.multiple_px}"
+        raise ManifestError("doesn't fit the base", key="crop_px", value=str(manifest.crop_px), remedy=remedy)
+    fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
+    initial = Path(manifest.initial).absolute() if manifest.initial else None
+    if initial:
+        _check_initial(initial, base_sha256)
+    weights = manifest.loss
+    noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
+    dials = manifest.model_dump_json(exclude=_FREE)  # type: ignore[arg-type]
+    digest = hashlib.sha256(f"{dials}{base_sha256}{bank.encoder_sha256}".encode())
+    digest.update(fdi.tobytes())
+    listed = [len(data.learnt), len(data.held_out)] if isinstance(data, _Clean) else [str(ref) for ref in data]
+    digest.update(json.dumps(listed).encode("utf-8", "surrogateescape"))
+    if initial:
+        digest.update(file_sha256(initial / "adapter.safetensors").encode())
+    config = AdapterConfig(
+        task,
+        tuple(base.channels),
+        fdi_shape=(fdi.shape[0], fdi.shape[1]),
+        latent_factor=base.latent_factor,
+        init=manifest.init,
+        start_t=manifest.start_t,
+        training_sha256=digest.hexdigest(),
+        base_sha256=base_sha256,
+        encoder_sha256=bank.encoder_sha256,
+    )
+    return Plan(
+        manifest, digest.hexdigest(), config, folder, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial
+    )
+
+
+def _check_initial(folder: Path, base_sha256: str) -> None:
+    made_for = read_config(folder).get("base_sha256")
+    if made_for != base_sha256:
+        raise WeightsError(
+            f"initial: {folder} was made for base {str(made_for)[:12]}, models.base is {base_sha256[:12]}; "
+            "name its own base, or start from nothing"
+        )
+
+
+def needs(manifest: TrainManifest) -> Amount:
+    """What the smallest group of workers needs."""
+    workers, worker = manifest.workers, manifest.worker
+    one = Amount(worker.cpus, worker.gpus, worker.memory_gib * 2**30)
+    return one * (workers[0] if isinstance(workers, tuple) else workers)

@@ -1,0 +1,63 @@
+"""Thresholds found on made-up held-out references keep the rate that was asked for."""
+
+import numpy as np
+import pytest
+
+from fdi_lib.core.calibration import HeldOut, at_rate, calibrate, detection_limits, weighted_quantile
+from fdi_lib.core.similarity import Geometry, decide, matched_filter
+
+RNG = np.random.default_rng(0)
+D = 12
+FDI = np.stack([np.eye(D)[0] * 9, np.eye(D)[1] * 6])
+
+
+@pytest.fixture(scope="module")
+def geometry() -> Geometry:
+    filters = np.stack([matched_filter(fdi, np.eye(D), np.zeros((D, D))) for fdi in FDI])
+    return Geometry(("haze", "noise"), np.zeros(D), np.eye(D), FDI, filters)
+
+
+@pytest.fixture(scope="module")
+def held() -> HeldOut:
+    present = np.array([[1, 0]] * 200 + [[0, 1]] * 200 + [[1, 1]] * 100, bool)
+    damaged = RNG.normal(size=(500, D)) + present @ FDI
+    return HeldOut(RNG.normal(size=(4000, D)), np.ones(4000), damaged, present)
+
+
+def test_calibrated_thresholds_name_new_images_and_leave_clean_ones(geometry, held):
+    thresholds = calibrate(geometry, held, 0.02)
+    np.testing.assert_allclose(thresholds.single_K, [9, 6], rtol=0.15)
+    fresh = RNG.normal(size=(2000, D))
+    touched = [d.verdict != "clean" for d in decide(fresh, geometry, thresholds, max_adapters=2, mode="composite")]
+    assert 0.002 < np.mean(touched) < 0.04
+    for k, name in enumerate(geometry.names):
+        decisions = decide(fresh[:200] + FDI[k], geometry, thresholds, max_adapters=2, mode="composite")
+        assert np.mean([d.route == name for d in decisions]) > 0.95
+
+
+def test_another_rate_moves_the_limits_and_nothing_else(geometry, held):
+    thresholds = calibrate(geometry, held, 0.02)
+    strict = at_rate(thresholds, geometry, held, 0.001)
+    assert (strict.limit_K >= thresholds.limit_K).all() and strict.unknown_energy > thresholds.unknown_energy
+    np.testing.assert_array_equal(strict.single_K, thresholds.single_K)
+
+
+def test_limits_keep_the_rate_of_images_not_of_tests():
+    scores = RNG.normal(size=(20_000, 5))
+    clean = (scores, np.zeros(20_000), np.ones(20_000), np.zeros(5))
+    for rate in (0.01, 0.05):
+        limit, _ = detection_limits(*clean, rate)
+        assert (scores > limit).any(1).mean() == pytest.approx(0.8 * rate, rel=0.05)
+
+
+def test_what_stands_out_far_spends_no_false_positives():
+    scores, flat = RNG.normal(size=(20_000, 2)), (np.zeros(20_000), np.ones(20_000))
+    alike, _ = detection_limits(scores, *flat, np.array([0.0, 0.0]), 0.01)
+    apart, _ = detection_limits(scores, *flat, np.array([0.0, 40.0]), 0.01)
+    assert apart[1] == pytest.approx(20, abs=0.1)
+    assert apart[0] < alike[0]
+
+
+def test_weighted_quantile_counts_weights():
+    assert weighted_quantile(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 8.0]), 0.15) == 2.0
+    assert weighted_quantile(np.array([3.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0]), 1.0) == 2.0

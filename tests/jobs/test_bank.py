@@ -1,0 +1,75 @@
+"""``fdi bank build`` from stored pairs and from other banks; refusals name what is wrong."""
+
+# ruff: noqa: F811 - `preset` is a fixture that lies with the tests of the models
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fdi_lib.core.degrade import degrade
+from fdi_lib.errors import ManifestError
+from fdi_lib.manifest import BankManifest
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.encoder import Encoder
+from fdi_lib.training.bank import features
+from jobs import bank
+from tests.models.conftest import preset  # noqa: F401 - a fixture
+
+
+def _write_pairs(root: Path, name: str, count: int) -> Path:
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        clean = np.kron(rng.random((12, 12, 3)), np.ones((8, 8, 1))).astype(np.float32)
+        for side, image in (("clean", clean), ("degraded", degrade(name, clean, rng))):
+            (root / side).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 255).astype(np.uint8)).save(root / side / f"{i:02d}.png")
+    return root
+
+
+def _manifest(preset: Path, output: Path, **keys: object) -> BankManifest:
+    pools = {"decode": {"cpus": 0.5, "memory_gib": 0.3}, "classify": {"cpus": 0.5, "max": 1, "memory_gib": 0.5}}
+    base = {"kind": "bank", "models": {"encoder": str(preset / "encoder")}, "output": str(output), "pools": pools}
+    return BankManifest.model_validate(base | keys)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("haze", "noise"):
+        uri = str(_write_pairs(tmp_path / "pairs" / name, name, 24))
+        made.append(tmp_path / "banks" / name)
+        (tmp_path / "pairs" / name / "clean" / "alone.png").write_bytes(b"")
+        pairs = [{"task": name, "uri": uri}]
+        summary = bank.build(_manifest(preset, made[-1], pairs=pairs, held_out_fraction=0.3))
+        assert summary["references"] + summary["held_out"] == 24 and summary["left_out"] == 1
+        assert summary["held_out"] >= 4
+    both = tmp_path / "banks" / "both"
+    bank.build(_manifest(preset, both, merge=[str(folder) for folder in made]))
+    found, haze = ReferenceBank.from_pretrained(both), ReferenceBank.from_pretrained(made[0])
+    assert found.names == ("haze", "noise")
+    np.testing.assert_array_equal(found.tokens_of("haze"), haze.tokens_of("haze"))
+
+    # The FDI is the mean difference over the pairs that aren't held out: with those that are, it is another one.
+    encoder = Encoder.from_pretrained(preset / "encoder")
+    sides = [
+        [np.asarray(Image.open(tmp_path / "pairs/haze" / side / f"{i:02d}.png")) for i in range(24)]
+        for side in ("degraded", "clean")
+    ]
+    difference_ND = features(encoder, sides[0])[1] - features(encoder, sides[1])[1]
+    held = round(haze.entries[0].held_out_MD.shape[0])
+    assert haze.entries[0].pairs == 24 - held
+    whole, learnt = difference_ND.mean(0), haze.entries[0].mean_D
+    assert 0 < np.abs(whole - learnt).max() < 2 * difference_ND.std(0).max()
+    with pytest.raises(ManifestError, match="haze is in more than one bank"):
+        bank.build(_manifest(preset, tmp_path / "x", merge=[str(made[0]), str(both)]))
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_too_few_pairs_are_refused_and_nothing_is_written(preset: Path, tmp_path: Path) -> None:
+    uri = str(_write_pairs(tmp_path / "few", "haze", 5))
+    with pytest.raises(ManifestError, match=r"haze: \d fit pairs .* at least 4 are needed"):
+        bank.build(_manifest(preset, tmp_path / "bank", pairs=[{"task": "haze", "uri": uri}]))
+    assert not (tmp_path / "bank").exists()

@@ -1,0 +1,44 @@
+"""What can't work is found before anything is started, and nothing is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fdi_lib.errors import ManifestError, StorageRefusedError
+from fdi_lib.manifest import RestoreManifest
+from jobs.parts import Parts
+from jobs.preflight import preflight
+from tests import fakes
+
+PARTS = Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, fakes.make_restorer)
+
+
+def manifest(source: Path, output: str, **settings: Any) -> RestoreManifest:
+    base = {"kind": "restore", "source": {"uri": str(source)} | settings, "output": {"uri": output}}
+    return RestoreManifest.model_validate(base)
+
+
+def test_models_are_described_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    found = preflight(manifest(tmp_path / "in", str(tmp_path / "out")), PARTS)
+    assert sorted(found["adapters"]) == ["haze", "noise", "scratch"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_adapter_that_is_not_there_is_named_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("uri,adapter\na.png,noise\nb.png,mould\n")
+    wanted = manifest(tmp_path / "list.csv", str(tmp_path / "out"), format="inventory")
+    with pytest.raises(ManifestError, match=r"list\.csv:3: adapter = 'mould': .* haze, noise, scratch"):
+        preflight(wanted, PARTS)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(StorageRefusedError, match=r"/proc/x: .* another place") as refused:
+        preflight(manifest(tmp_path / "in", "/proc/x"), PARTS)
+    assert refused.value.exit_code == 2

@@ -1,0 +1,237 @@
+"""``fdi train`` of an adapter, whole: on Ray, from a few stored pairs; killed workers and drivers; several workers."""
+
+# ruff: noqa: F811 - `preset` is a fixture that lies with the tests of the models
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fdi_lib.core.degrade import degrade
+from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.manifest import StorageSettings, TrainManifest
+from fdi_lib.models.adapter import FDIAdapter
+from fdi_lib.storage.store import Store
+from fdi_lib.training.loop import DivergedError
+from jobs import adapters, train
+from tests.models.conftest import preset  # noqa: F401 - a fixture
+from tests.s3 import S3Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve hazy pictures with their clean originals."""
+    root = tmp_path_factory.mktemp("pairs")
+    for i in range(12):
+        rng = np.random.default_rng(i)
+        clean = np.kron(rng.random((6, 6, 3)), np.ones((8, 8, 1))).astype(np.float32)
+        for side, image in (("clean", clean), ("degraded", degrade("haze", clean, rng))):
+            (root / side).mkdir(exist_ok=True)
+            Image.fromarray((image * 255).astype(np.uint8)).save(root / side / f"{i}.png")
+    (root / "degraded" / "alone.png").write_bytes(b"")
+    return root
+
+
+def settings(pairs: Path, preset: Path, output: Path, **keys: object) -> TrainManifest:
+    base = {
+        "kind": "train", "task": "haze", "data": {"uri": str(pairs), "kind": "pairs", "validation_fraction": 0.3},
+        "models": {"encoder": str(preset / "encoder"), "base": str(preset / "base"), "bank": str(preset / "bank")},
+        "output": str(output), "steps": 6, "batch": 3, "crop_px": 32, "warmup_steps": 2,
+        "checkpoint": {"every_steps": 3}, "watch": {"log_every_steps": 1, "validation_crops": 3},
+        "worker": {"cpus": 0.5, "memory_gib": 0.5},
+    }  # fmt: skip
+    return TrainManifest.model_validate(base | keys)
+
+
+def losses(output: Path) -> list[float]:
+    rows = [json.loads(line) for line in (output / "training-log.jsonl").read_text().splitlines()]
+    steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert list(steps) == list(range(1, len(steps) + 1)), "each step is logged once"
+    return list(steps.values())
+
+
+class Command:
+    """``fdi train`` as a process of its own, in a session of its own: only what it started is ever killed."""
+
+    def __init__(self, manifest: TrainManifest, folder: Path) -> None:
+        path = folder / "manifest.yaml"
+        path.write_text(manifest.model_dump_json())  # JSON is YAML
+        self._errors = folder / "stderr"
+        command = [sys.executable, "-m", "jobs.cli", "--json", "train", str(path)]
+        with self._errors.open("a") as errors:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            )
+
+    def pids(self, title: bytes = b"") -> list[int]:
+        """Processes of the session whose title begins so."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                session = int(stat.read_text().rpartition(")")[2].split()[3])
+                if session == self._process.pid and (stat.parent / "cmdline").read_bytes().startswith(title):
+                    found.append(int(stat.parent.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
+    def kill(self, pids: list[int]) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill(self.pids())
+        self._process.communicate()
+
+    def summary(self) -> dict[str, Any]:
+        out, _ = self._process.communicate(timeout=400)
+        assert self._process.returncode == 0, self._errors.read_text()[-3000:]
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return summary
+
+
+def until_step(work: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for log in work.glob("*/log.jsonl"):
+            if log.read_text().count('"loss"') >= step:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the training doesn't get on")
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_an_adapter_is_trained_once(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    manifest = settings(pairs, preset, tmp_path / "haze", workers=2)
+    summary = train.run(manifest)
+    assert not summary["already_done"] and summary["last"]["step"] == 6
+    assert summary["pairs"] + summary["held_out"] == 12 and summary["left_out"] == 1
+    assert 0 <= summary["accuracy_after"] <= 1 and 0 <= summary["recognised"] <= 1
+    assert summary["measured"]["n"] == summary["held_out"] and "gain_db" in summary["measured"]
+    listed = (tmp_path / "haze.training" / "pairs.tsv").read_text().splitlines()
+    assert len(listed) == 14 and sum("\tleft_out\t" in line for line in listed) == 1
+    card = yaml.safe_load((tmp_path / "haze" / "README.md").read_text().split("---")[1])
+    assert card["model-index"][0]["results"][0]["metrics"][1]["value"] == round(summary["measured"]["gain_db"], 2)
+    assert adapters.run(str(tmp_path), StorageSettings())["adapters"][0]["metrics"]["psnr_in"] > 0
+    assert FDIAdapter.from_pretrained(tmp_path / "haze").config.task == "haze"
+    assert len(losses(tmp_path / "haze")) == 6
+    work = next(path for path in (tmp_path / "haze.training").iterdir() if path.is_dir())
+    assert list(work.glob("tensorboard/events*")) and list(work.glob("images/step-*.png"))
+    again = train.run(manifest.model_copy(update={"workers": 1}))
+    assert again["already_done"]
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    group: object
+    for group in (1, 2, [1, 2]):  # three samples a step: of two workers the first has two, the second one
+        train.run(settings(pairs, preset, tmp_path / str(group), workers=group, steps=30))
+    assert losses(tmp_path / "1") == losses(tmp_path / "2") == losses(tmp_path / "[1, 2]")
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_every_worker_and_keeps_the_checkpoint(
+    pairs: Path,
+    preset: Path,
+    tmp_path: Path,
+) -> None:
+    manifest = settings(pairs, preset, tmp_path / "haze", workers=2, learning_rate=1e30, clip_norm=1e30)
+    with pytest.raises(DivergedError, match=r"at step [1-5];"):
+        train.run(manifest.model_copy(update={"checkpoint": manifest.checkpoint.model_copy(update={"every_steps": 1})}))
+    assert not (tmp_path / "haze").exists()
+
+
+def test_what_cannot_work_is_said_before_anything_starts(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    for side in ("clean", "degraded"):
+        (few / side).mkdir(parents=True)
+        for i in range(3):
+            shutil.copy(pairs / side / f"{i}.png", few / side)
+    with pytest.raises(ManifestError, match="crop_px"):
+        train.run(settings(pairs, preset, tmp_path / "o", crop_px=40))
+    with pytest.raises(ManifestError, match="at least 8 are needed"):
+        train.run(settings(pairs, preset, tmp_path / "o", data={"uri": str(few), "kind": "pairs"}))
+    with pytest.raises(ManifestError, match="mlflow"):
+        train.run(settings(pairs, preset, tmp_path / "o", watch={"trackers": ["mlflow"]}))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"base_sha256": "0" * 64}))
+    with pytest.raises(WeightsError, match="was made for base 000000000000"):
+        train.run(settings(pairs, preset, tmp_path / "o", initial=str(other)))
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pairs: Path, preset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """An adapter of 24 steps and two workers, and the command's summary."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Command(settings(pairs, preset, folder / "haze", workers=2, steps=24), folder) as command:
+        return folder / "haze", command.summary()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", ["rank", "driver"])
+def test_killed_and_taken_up(
+    pairs: Path, preset: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]], victim: str
+) -> None:
+    expected, summary = undisturbed
+    manifest = settings(pairs, preset, tmp_path / "haze", workers=2, steps=24)
+    with Command(manifest, tmp_path) as command:
+        until_step(tmp_path / "haze.training", 10)
+        if victim == "rank":
+            workers = command.pids(b"ray::RayTrainWorker")
+            assert len(workers) == 2
+            command.kill(workers[:1])
+            found = command.summary()
+    if victim == "driver":  # killed with its Ray, as when a machine goes down
+        assert not (tmp_path / "haze").exists()
+        with Command(manifest, tmp_path) as command:
+            found = command.summary()
+    assert losses(tmp_path / "haze") == losses(expected)
+    assert found["last"]["validation_psnr"] == pytest.approx(summary["last"]["validation_psnr"], abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_checkpoints_and_adapter_on_s3(
+    pairs: Path,
+    preset: Path,
+    tmp_path: Path,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    output = f"s3://{s3_server.make_bucket()}/adapters/haze"
+    manifest = settings(pairs, preset, Path("x"), output=output)
+    with Command(manifest, tmp_path) as command:
+        summary = command.summary()
+    assert summary["output"] == output and not summary["already_done"]
+    store = Store.open(output, StorageSettings())
+    assert json.loads(store.read("training.json"))["last"]["step"] == 6
+    run = Store.open(f"{output}.training", StorageSettings())
+    kept = {entry.path.partition("/")[2] for entry in run.walk()}
+    assert {"step-000000006/state.pt", "log.jsonl"} <= kept and any(n.startswith("images/") for n in kept)
+    with Command(manifest, tmp_path) as command:
+        assert command.summary()["already_done"]
