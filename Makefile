@@ -11,7 +11,7 @@ TORCH := $(shell sed -n '/^torch==/p' .ci/constraints.txt)
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench weights clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -33,6 +33,13 @@ check: $(READY) ## format, lint, types, layers, tests: what CI runs
 
 bench: $(READY) ## throughput and overhead tables of this machine
 	$(BIN)/fdi bench manifests/bench/compact-cpu.yaml
+
+weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (hours)
+	for part in base encoder; do $(BIN)/fdi train manifests/train/compact/$$part.yaml || exit; done
+	$(BIN)/fdi bank build manifests/banks/compact.yaml
+	for task in noise jpeg haze low_light scratch; do $(BIN)/fdi train manifests/train/compact/$$task.yaml || exit; done
+	$(BIN)/fdi evaluate manifests/evaluate/compact.yaml
+	$(BIN)/python -m jobs.cards out/evaluate/metrics.json
 
 clean: ## remove the environment, caches and results
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

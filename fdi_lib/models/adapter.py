@@ -12,6 +12,7 @@ Suffixes: B batch, C channels, H and W height and width, T FDI tokens, D their w
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -194,13 +195,19 @@ class FDIAdapter(nn.Module):
             save_file({"tokens": self.fdi_TD.contiguous()}, folder / "fdi.safetensors")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> FDIAdapter:
+    def from_pretrained(cls, path_or_id: str | Path, *, revision: str | None = None) -> FDIAdapter:
         """Load an adapter folder, frozen, in float32.
+
+        Args:
+            path_or_id: a folder, or the id (``owner/name``) of a repository on the Hugging Face Hub with its files.
+            revision: branch, tag or commit of the repository.
 
         Raises:
             WeightsError: a file or key is missing or of another shape; only safetensors is ever read.
         """
-        folder = Path(path)
+        folder = Path(path_or_id)
+        if not folder.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)):
+            folder = _from_hub(str(path_or_id), revision)
         fdi = folder / "fdi.safetensors"
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(folder).items()}
         if not fdi.is_file():
@@ -208,6 +215,20 @@ class FDIAdapter(nn.Module):
         adapter = cls(AdapterConfig(**values), load_file(fdi)["tokens"])
         load_strictly(adapter, folder / "adapter.safetensors")
         return adapter
+
+
+def _from_hub(repository: str, revision: str | None) -> Path:
+    """Fetch an adapter's files, and no others, into the Hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors", "config.json"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{repository}: no folder, and not to be had from the Hub ({reason})"
+        ) from error
 
 
 class _Refiner(nn.Module):

@@ -57,13 +57,8 @@ def model_folders(models: ModelSettings) -> ModelFolders:
     encoder = _COMPACT / "encoder" if models.encoder is None else Path(models.encoder.uri)
     base = _COMPACT / "base" if models.base is None else Path(models.base.uri)
     adapters = adapter_folders(_COMPACT / "adapters") if models.preset == "compact" else {}
-    if models.adapters is not None:
-        own = adapter_folders(Path(models.adapters))
-        if not own:
-            raise WeightsError(
-                f"models.adapters: no folder in {models.adapters} holds adapter.safetensors; train one with `fdi train`"
-            )
-        adapters |= own
+    own = adapter_folders(Path(models.adapters)) if models.adapters is not None else {}
+    adapters |= own
     folders = ModelFolders(encoder, base, Path(models.bank or _COMPACT / "bank"), adapters)
     for key, path in (
         ("encoder", folders.encoder / "encoder.safetensors"),
@@ -74,6 +69,10 @@ def model_folders(models: ModelSettings) -> ModelFolders:
             raise WeightsError(
                 f"models.{key}: {path} not found; reinstall fdi-restore, or set models.{key} to a folder that holds it"
             )
+    if models.adapters is not None and not own:
+        raise WeightsError(
+            f"models.adapters: no folder in {models.adapters} holds adapter.safetensors; train one with `fdi train`"
+        )
     if not adapters:
         raise WeightsError("the compact preset has no adapter; reinstall fdi-restore")
     return folders

@@ -122,10 +122,10 @@ def find_run(
         RunConflictError: as :func:`open_run`.
     """
     store = Store.open(manifest.output.uri, manifest.output.storage)
+    refuse_strangers(store)
     if not store.exists(RUN_FILE):
-        refuse_strangers(store)
         return None
-    info, run = json.loads(_encode(_new_info(manifest, models_description, numeric_profile, None))), load_run(store)
+    run, info = load_run(store), json.loads(_encode(_new_info(manifest, models_description, numeric_profile, None)))
     _check_same(run, info)
     return replace(run, info={**run.info, "manifest": info["manifest"]})  # pools, limits and storage may have changed
 
@@ -190,7 +190,7 @@ def finish_run(run: Run, ignored: Mapping[str, int], listing: Mapping[str, Any],
     info = {
         **run.info,
         **facts,
-        "finished": _stamp(_now()),
+        "finished": _stamp(datetime.now(UTC)),
         "ignored": dict(sorted(ignored.items())),
         "listing": dict(listing),
     }
@@ -231,7 +231,7 @@ def _new_info(
     numeric_profile: Mapping[str, Any],
     listing: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    opened = _now()
+    opened = datetime.now(UTC)
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     started = datetime.fromtimestamp(int(epoch), UTC) if epoch else opened
     return {
@@ -289,12 +289,8 @@ def _as_run(store: Store, info: dict[str, Any]) -> Run:
     return Run(store, datetime.fromisoformat(info["started"]), info)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
-
-
 def _stamp(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
 def _encode(info: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -40,6 +41,8 @@ class Server:
                 connection.sendall(answer)
 
     def close(self) -> None:
+        with suppress(OSError):  # a thread that waits in accept() would keep it open
+            self._listening.shutdown(socket.SHUT_RDWR)
         for each in (self._listening, *self._held):
             each.close()
 

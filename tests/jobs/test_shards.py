@@ -10,6 +10,7 @@ import pytest
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import StorageSettings
 from fdi_lib.storage.layouts import read_shard
+from fdi_lib.storage.run import open_run
 from jobs import report, restore, verify
 from jobs.parts import Parts
 from jobs.shards import check_layout, finish_shards
@@ -52,7 +53,8 @@ def test_a_run_into_shards_is_resumed_verified_and_retried(tmp_path: Path) -> No
     assert (again["already_done"], again["units"]) == (6, 0)
 
     two = Sharded(tmp_path, "webdataset", "two", **settings(actors=2))
-    begun = restore._preflight(two.manifest, PARTS)
+    models = restore.preflight(two.manifest, PARTS)
+    begun = open_run(two.manifest, models, restore.numeric_profile(two.manifest))
     stage = fakes_stage(two, begun.info)
     stage(next(two.units(1)), 1)  # and then it was killed
     summary = restore.run(two.manifest, PARTS)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from fdi_lib.errors import WeightsError
@@ -111,3 +112,24 @@ def test_weights_of_another_shape_are_named(preset, tmp_path):
 def test_config_is_plain_json(preset):
     config = json.loads((preset / "adapters" / "noise" / "config.json").read_text())
     assert config["task"] == "noise" and config["channels"] == [48, 96, 128, 160] and config["fdi_shape"] == [16, 128]
+
+
+def test_an_adapter_comes_from_the_hub_by_its_id(preset, monkeypatch):
+    asked = []
+
+    def snapshot(repository, **options):
+        asked.append((repository, options["revision"], options["allow_patterns"]))
+        return str(preset / "adapters" / "noise")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert FDIAdapter.from_pretrained("archive/noise", revision="v1").config.task == "noise"
+    assert asked == [("archive/noise", "v1", ["*.safetensors", "config.json"])], "no code, no pickles"
+
+
+def test_an_id_that_cannot_be_had_is_named(monkeypatch):
+    def nothing(repository, **_):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
+    with pytest.raises(WeightsError, match="archive/noise: no folder, and not to be had"):
+        FDIAdapter.from_pretrained("archive/noise")

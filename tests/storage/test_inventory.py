@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import StorageSettings
+from fdi_lib.errors import ManifestError, StorageRefusedError
+from fdi_lib.manifest import SourceSettings, StorageSettings
 from fdi_lib.storage import inventory
 from fdi_lib.storage.inventory import check_inventory, facts, inventory_entries, inventory_rows
+from fdi_lib.storage.sources import list_objects, read_images
 from fdi_lib.storage.store import Store
 
 DIGEST = "0123456789abcdef" * 4
@@ -87,3 +88,15 @@ def test_mistakes_name_row_value_and_remedy(tmp_path: Path, wrong: dict[str, Any
 
 def test_a_sound_inventory_passes(tmp_path: Path, form: str) -> None:
     check_inventory(written(tmp_path, form, ROWS), {"noise", "haze"})
+
+
+def test_an_inventory_stays_in_one_store(tmp_path: Path) -> None:
+    store = written(tmp_path, "csv", [{"uri": "s3://bucket/x.png"}])
+    source = SourceSettings(uri=str(tmp_path / "list.csv"), format="inventory")
+    with pytest.raises(StorageRefusedError, match="one store"):
+        [list(read_images(store, source, entry)) for block in list_objects(source, 9) for entry in block]
+
+
+def test_an_inventory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such file"):
+        list(list_objects(SourceSettings(uri=str(tmp_path / "a.csv"), format="inventory"), 10))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fdi_lib.errors import ItemError, ManifestError, StorageRefusedError
+from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest.settings import SourceSettings
 from fdi_lib.records import REFERENCE
 from fdi_lib.storage.pack import parquet_bytes, tar_bytes
@@ -260,11 +260,6 @@ def test_wrong_inventories_are_the_users_mistakes(tmp_path: Path, name: str, dat
         list(list_objects(SourceSettings(uri=str(tmp_path / name), format="inventory"), 10))
 
 
-def test_an_inventory_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no such file"):
-        list(list_objects(SourceSettings(uri=str(tmp_path / "a.csv"), format="inventory"), 10))
-
-
 def test_repeated_rows_are_one_image_and_counted(tmp_path: Path) -> None:
     write(tmp_path, {"lists/1.png": b"1", "2.png": b"2"})
     far = str(tmp_path / "2.png")
@@ -300,8 +295,3 @@ def test_links_are_followed_but_not_into_the_output(tmp_path: Path) -> None:
     found = [entry.path for block in listing for entry in block]
     assert found == ["a.png", "above/else/b.png", "else/b.png"]
     assert listing.ignored == {"(link into the output)": 4}
-
-
-def test_an_inventory_stays_in_one_store(tmp_path: Path) -> None:
-    with pytest.raises(StorageRefusedError, match="one store"):
-        read_all(_inventory(tmp_path, "csv", ["s3://bucket/x.png"]))
