@@ -60,7 +60,7 @@ def streamed(pairs: int, width: int, seed: int, tell: Callable[[int], None]) -> 
 
 def two_passes(pairs: int, width: int, seed: int) -> dict[str, np.ndarray]:
     """Means, then covariances, in float64 over the same generator."""
-    mean = {"clean": np.zeros(width), "difference": np.zeros(width)}
+    mean = {name: np.zeros(width) for name in ("clean", "degraded", "difference")}
     for columns in _columns(pairs, width, seed):
         for name, x in columns.items():
             mean[name] += x.sum(0) / pairs
@@ -78,6 +78,8 @@ def errors(moments: PairMoments, truth: dict[str, np.ndarray]) -> dict[str, floa
     found = {
         "clean mean": moments.clean.mean_D,
         "clean covariance": moments.clean.covariance_DD,
+        "degraded mean": moments.degraded.mean_D,
+        "degraded covariance": moments.degraded.covariance_DD,
         "difference mean": moments.difference.mean_D,
         "difference covariance": moments.difference.covariance_DD,
     }
@@ -184,7 +186,7 @@ def _units(pairs: int) -> Iterator[tuple[int, int]]:
 def _columns(pairs: int, width: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
     for unit, count in _units(pairs):
         degraded, clean = (side.astype(np.float64) for side in features(unit, count, width, seed))
-        yield {"clean": clean, "difference": degraded - clean}
+        yield {"clean": clean, "degraded": degraded, "difference": degraded - clean}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

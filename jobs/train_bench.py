@@ -70,6 +70,7 @@ def bare_steps_per_s(made: Plan, pairs: SyntheticPairs, skip: int) -> float:
     """The same step in a plain PyTorch loop; samples come from a DataLoader with as many workers as data tasks."""
     m, model = made.manifest, made.model()
     torch.set_num_threads(max(1, int(m.worker.cpus)))
+    torch.set_flush_denormal(True)  # as the trainer does
     samples = model.samples(pairs, m.crop_px, m.seed)
     loader = DataLoader(
         _Steps(samples, Shard(0, 1, m.batch), m.steps),

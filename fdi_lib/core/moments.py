@@ -98,12 +98,14 @@ class PairMoments:
 
     Args:
         clean: moments of the clean pictures' pooled features.
+        degraded: the same of the degraded pictures.
         difference: moments of degraded minus clean pooled features; its mean is the pooled FDI.
         token_sum_TD: float64 sum of degraded minus clean tokens (T tokens of D numbers); over the count it is the FDI.
         sample: rows of clean and degraded pooled features, one behind the other (2D), for calibration and prototypes.
     """
 
     clean: Moments
+    degraded: Moments
     difference: Moments
     token_sum_TD: np.ndarray
     sample: Sample
@@ -121,12 +123,14 @@ class PairMoments:
         """Reduce a batch of pairs; ``token_sum_TD`` is the sum over the batch."""
         sample = Sample.of(names, (clean_ND, degraded_ND), sample_limit, seed)
         difference = np.subtract(degraded_ND, clean_ND, dtype=np.float64)
-        return cls(Moments.of(clean_ND), Moments.of(difference), np.asarray(token_sum_TD, np.float64), sample)
+        sides = Moments.of(clean_ND), Moments.of(degraded_ND)
+        return cls(*sides, Moments.of(difference), np.asarray(token_sum_TD, np.float64), sample)
 
     def merge(self, other: PairMoments) -> PairMoments:
         """Moments of both parts together."""
         return PairMoments(
             self.clean.merge(other.clean),
+            self.degraded.merge(other.degraded),
             self.difference.merge(other.difference),
             self.token_sum_TD + other.token_sum_TD,
             self.sample.merge(other.sample),
@@ -150,9 +154,10 @@ class PairMoments:
     def to_bytes(self) -> bytes:
         """As one .npz file, uncompressed."""
         sink = io.BytesIO()
-        c, d, s = self.clean, self.difference, self.sample
+        c, g, d, s = self.clean, self.degraded, self.difference, self.sample
         np.savez(
             sink, count=c.count, clean_mean=c.mean_D, clean_scatter=c.scatter_DD, mean=d.mean_D, scatter=d.scatter_DD,
+            degraded_mean=g.mean_D, degraded_scatter=g.scatter_DD,
             tokens=self.token_sum_TD, limit=s.limit, key=s.key_N, row=s.row_ND,
         )  # fmt: skip
         return sink.getvalue()
@@ -164,6 +169,7 @@ class PairMoments:
             count = int(a["count"])
             return cls(
                 Moments(count, a["clean_mean"], a["clean_scatter"]),
+                Moments(count, a["degraded_mean"], a["degraded_scatter"]),
                 Moments(count, a["mean"], a["scatter"]),
                 a["tokens"],
                 Sample(int(a["limit"]), a["key"], a["row"]),

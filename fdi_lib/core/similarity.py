@@ -109,7 +109,7 @@ def whitening(content_DD: np.ndarray, within_DD: np.ndarray) -> np.ndarray:
     return inverse_root(content_DD + _WITHIN * within_DD)
 
 
-def matched_filter(fdi_D: np.ndarray, content_DD: np.ndarray, spread_DD: np.ndarray) -> np.ndarray:
+def matched_filter(fdi_D: np.ndarray, content_DD: np.ndarray, degraded_DD: np.ndarray) -> np.ndarray:
     """The direction along which a degradation stands out most from clean content and from its own variety.
 
     It is Fisher's discriminant of clean against degraded features with the FDI as difference of means.
@@ -117,12 +117,12 @@ def matched_filter(fdi_D: np.ndarray, content_DD: np.ndarray, spread_DD: np.ndar
     Args:
         fdi_D: the FDI.
         content_DD: covariance of clean features.
-        spread_DD: covariance of the paired differences of this degradation.
+        degraded_DD: covariance of degraded features.
 
     Returns:
         D numbers; clean content projects on it with standard deviation 1.
     """
-    direction_D = np.linalg.solve(content_DD + _WITHIN * spread_DD, fdi_D)
+    direction_D = np.linalg.solve(content_DD + _WITHIN * degraded_DD, fdi_D)
     return np.asarray(direction_D / np.sqrt(direction_D @ content_DD @ direction_D))
 
 

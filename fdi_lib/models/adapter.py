@@ -226,9 +226,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors", "config.json"]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"{repository}: no folder, and not to be had from the Hub ({reason})"
-        ) from error
+        raise WeightsError(f"{repository}: no folder, and not to be had from the Hub ({reason})") from error
 
 
 class _Refiner(nn.Module):

@@ -61,7 +61,7 @@ def entry_of(name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD:
     fdi_TD, mean_D = pairs.fdi_tokens_TD.astype(np.float32), pairs.difference.mean_D
     if not np.linalg.norm(mean_D) > 0:
         raise WeightsError(f"{name}: the encoder sees no difference between the degraded and the clean pictures at all")
-    filter_D = matched_filter(mean_D, content_DD, shrunk(pairs.difference.covariance_DD, pairs.count))
+    filter_D = matched_filter(mean_D, content_DD, shrunk(pairs.degraded.covariance_DD, pairs.count))
     return Entry(name, fdi_TD, mean_D, filter_D, pairs.spread, pairs.count, held_out_MD)
 
 

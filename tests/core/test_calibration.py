@@ -61,3 +61,16 @@ def test_what_stands_out_far_spends_no_false_positives():
 def test_weighted_quantile_counts_weights():
     assert weighted_quantile(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 8.0]), 0.15) == 2.0
     assert weighted_quantile(np.array([3.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0]), 1.0) == 2.0
+
+
+def test_few_references_don_t_make_new_images_of_their_kind_unknown(geometry):
+    few = np.array([[1, 0]] * 12 + [[0, 1]] * 12, bool)
+    unknown = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        references = HeldOut(rng.normal(size=(500, D)), np.ones(500), rng.normal(size=(24, D)) + few @ FDI, few)
+        thresholds = calibrate(geometry, references, 0.02)
+        fresh = rng.normal(size=(200, D)) + FDI[0]
+        decisions = decide(fresh, geometry, thresholds, max_adapters=2, mode="composite")
+        unknown.append(np.mean([d.verdict == "unknown" for d in decisions]))
+    assert np.mean(unknown) < 0.03

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from fdi_lib.core.classical import CANDIDATES, CHOSEN, NOTHING, Method, classical_method, noise_sigma, tune
+from fdi_lib.core.classical import CANDIDATES, CHOSEN, NOTHING, Method, best_known, classical_method, noise_sigma, tune
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.metrics import psnr
 
@@ -57,3 +57,8 @@ def test_scratch_mask_over_texture_leaves_the_image_alone() -> None:
 
 def test_methods_are_values() -> None:
     assert Method("a", NOTHING.function) == Method("a", NOTHING.function)
+
+
+def test_a_kind_that_has_no_method_of_its_own_gets_the_best_of_the_others(photograph: np.ndarray) -> None:
+    assert best_known([(photograph * 0.2, photograph)]) is CHOSEN["low_light"]
+    assert best_known([(photograph, photograph)]) is NOTHING

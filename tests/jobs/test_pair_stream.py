@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,15 @@ def test_a_place_that_is_not_there_is_refused_before_anything_starts(tmp_path):
     settings = PairStream(str(tmp_path / "no"), "shards", StorageSettings(), SPEC)
     with pytest.raises(StorageRefusedError):
         pair_moments(settings, Statistics, POOLS, lambda reports: None)
+
+
+def test_places_part_the_pairs_as_a_split_does(shards, ray_local):
+    settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, sample=99)
+    sides = []
+    for places in ((0.0, 0.4), (0.4, 1.0)):
+        reports: list[PairReport] = []
+        found = pair_moments(replace(settings, places=places), Statistics, POOLS, reports.extend)
+        assert found is not None
+        sides.append({report.name for report in reports if report.ok})
+        assert found.count == len(sides[-1]) == len(found.sample.row_ND)
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 12

@@ -129,7 +129,7 @@ def test_everything_is_accounted_for_on_s3(flow: Flow) -> None:
     assert rows["plain/6.png"]["output_uri"] == flow.output.uri("images/plain/6.png")
     named = [entry.path for entry in flow.output.walk() if not entry.path.startswith(("ledger/", "_control/"))]
     images = ["boxes/a/0.png", "boxes/a/2.png", "boxes/a/3.png", "plain/5 é+%20.png", "plain/6.png", "plain/7.png"]
-    others = ["failed/boxes/a/4.jpg.json", "report/index.html", "review/boxes/a/1.png.json", "run.json"]
+    others = ["failed/boxes/a.tar/4.jpg.json", "report/index.html", "review/boxes/a.tar/1.png.json", "run.json"]
     assert named == sorted([f"images/{name}{end}" for name in images for end in ("", ".json")] + others)
     info = json.loads(flow.output.read("run.json"))
     assert info["finished"] and info["ignored"] == {"txt": 1}

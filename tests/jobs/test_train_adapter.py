@@ -46,7 +46,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def settings(pairs: Path, preset: Path, output: Path, **keys: object) -> TrainManifest:
+def settings(pairs: Path, preset: Path, output: Path | str, **keys: object) -> TrainManifest:
     base = {
         "kind": "train", "task": "haze", "data": {"uri": str(pairs), "kind": "pairs", "validation_fraction": 0.3},
         "models": {"encoder": str(preset / "encoder"), "base": str(preset / "base"), "bank": str(preset / "bank")},
@@ -224,7 +224,7 @@ def test_checkpoints_and_adapter_on_s3(
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     output = f"s3://{s3_server.make_bucket()}/adapters/haze"
-    manifest = settings(pairs, preset, Path("x"), output=output)
+    manifest = settings(pairs, preset, output)
     with Command(manifest, tmp_path) as command:
         summary = command.summary()
     assert summary["output"] == output and not summary["already_done"]

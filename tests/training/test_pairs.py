@@ -122,3 +122,12 @@ def test_a_split_is_stable_and_never_parts_a_group():
 def test_no_side_of_a_split_is_empty(fraction):
     train, validation = split(refs(20), fraction, 0)
     assert train and validation
+
+
+@pytest.mark.parametrize("most", [1, 4, 10, 99])
+def test_whole_pictures_are_spread_over_all_pairs(source, most):
+    found = dict(source.whole(most))
+    assert len(found) == min(most, 10) and set(found) <= {ref.name for ref in source.refs}
+    for degraded, clean in found.values():
+        assert degraded.shape == clean.shape
+        np.testing.assert_array_equal(degraded, clean // 2)
