@@ -13,10 +13,11 @@ import numpy as np
 
 from fdi_lib.core.moments import PairMoments
 from fdi_lib.core.views import ViewSpec
-from fdi_lib.errors import ManifestError
+from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.manifest.kinds import PairSettings, SyntheticPairSettings
 from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.presets import compact_folder, file_sha256
 from fdi_lib.models.weights import read_config
@@ -27,6 +28,7 @@ from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles
 from fdi_lib.training.scenes import clean_scene
 from jobs.pair_stream import PairStream, pair_moments
 from jobs.pool import cluster
+from jobs.train_storage import local_folder
 
 log = logging.getLogger(__name__)
 _WAIT_S = 1800.0  # for nodes that a cluster could still add
@@ -46,18 +48,21 @@ def build(manifest: BankManifest) -> dict[str, Any]:
         WeightsError: the encoder, or a bank to merge, is missing.
     """
     folder = Path(manifest.models.encoder.uri) if manifest.models.encoder else compact_folder() / "encoder"
-    encoder_sha256 = file_sha256(folder / "encoder.safetensors")
-    others = [ReferenceBank.from_pretrained(Path(uri), encoder_sha256) for uri in manifest.merge]
+    weights, output = folder / "encoder.safetensors", local_folder(manifest.output)
+    if not weights.is_file():
+        raise WeightsError(f"models.encoder: {weights} not found")
+    encoder_sha256 = file_sha256(weights)
+    others = {uri: ReferenceBank.from_pretrained(Path(uri), encoder_sha256) for uri in manifest.merge}
     if manifest.synthetic:
         bank, summary = _synthetic(manifest, manifest.synthetic, folder)
     elif manifest.pairs:
         bank, summary = _from_pairs(manifest, folder)
     else:
-        bank, summary = others.pop(0), {}
-    for other, uri in zip(others, manifest.merge[-len(others) :], strict=False):
+        bank, summary = others.pop(manifest.merge[0]), {}
+    for uri, other in others.items():
         bank = _joined(bank, other, uri)
-    bank.save_pretrained(Path(manifest.output))
-    return {"output": manifest.output, **summary, **show(manifest.output)}
+    bank.save_pretrained(output)
+    return {"output": manifest.output, **summary, **show(str(output))}
 
 
 def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBank:
@@ -79,7 +84,7 @@ def _synthetic(
 
     Neither the encoder nor the references have seen that.
     """
-    encoder = Encoder.from_pretrained(folder)
+    encoder = _encoder(folder)
     table, root = Path(made.pictures), Path(made.uri)
     rng = np.random.default_rng(manifest.seed)
     scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
@@ -113,6 +118,10 @@ def _from_pairs(manifest: BankManifest, folder: Path) -> tuple[ReferenceBank, di
     return bank_from_moments(learnt, held, rate, encoder_sha256), counts | {"left_out": left_out}
 
 
+def _encoder(folder: Path) -> Encoder:
+    return Encoder.from_pretrained(folder).to(accelerator())
+
+
 def _moments(
     manifest: BankManifest, pairs: PairSettings, folder: Path, places: tuple[float, float]
 ) -> tuple[PairMoments, int]:
@@ -127,7 +136,7 @@ def _moments(
                 unfit.append(f"{report.name}: {'; '.join(report.reasons)}")
                 log.warning("%s: left out: %s", pairs.task, unfit[-1])
 
-    found = pair_moments(stream, partial(Encoder.from_pretrained, folder.absolute()), manifest.pools, note)
+    found = pair_moments(stream, partial(_encoder, folder.absolute()), manifest.pools, note)
     count = found.count if found else 0
     if found is None or count < _FEWEST:
         what = "held out" if places[0] == 0 else "to learn from"

@@ -67,8 +67,8 @@ class PairStream:
         unit_pairs: pairs read and encoded at once.
         part_units: units reduced to one part.
         max_pixels_mp: limit for one picture, megapixels.
-        places: pairs whose place (:func:`fdi_lib.training.pairs.place_of`) lies in [first, second); what is no pair
-            is reported where 0 is among them.
+        places: pairs are used whose clean picture has its place (:func:`fdi_lib.training.pairs.place_of`) in [first,
+            second); what is no pair is reported where 0 is among them. Every pair is read all the same.
     """
 
     uri: str
@@ -184,11 +184,7 @@ class _Once(Datasource):
 
 def _list(settings: PairStream) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
-    low, high = settings.places
     for found in list_pairs(settings.uri, settings.form, settings.storage):
-        place = place_of(found.name, settings.seed) if isinstance(found, PairRef) else 0.0
-        if not low <= place < high:
-            continue
         rows.append(asdict(found))
         if len(rows) == settings.unit_pairs:
             yield pack(pa.Table.from_pylist(rows, _REF))
@@ -199,14 +195,18 @@ def _list(settings: PairStream) -> Iterator[pa.Table]:
 
 def _look(settings: PairStream, table: pa.Table) -> Iterator[pa.Table]:
     """Read and check a unit's pairs; yield their reports, and views of the kept ones: degraded, clean, degraded ..."""
-    store = Store.open(settings.uri, settings.storage)
+    store, (low, high) = Store.open(settings.uri, settings.storage), settings.places
     for rows, _ in unpack(table):
         found = [_listed(row) for row in rows.to_pylist()]
-        reports = [PairReport(item.name, (item.detail,)) for item in found if isinstance(item, Unpaired)]
+        told = found if low == 0 else []
+        reports = [PairReport(item.name, (item.detail,)) for item in told if isinstance(item, Unpaired)]
         views: list[np.ndarray] = []
         spec = settings.spec
         for read in read_pairs(store, [item for item in found if isinstance(item, PairRef)]):
             report, pair = check_pair(read, settings.smallest_px, settings.max_pixels_mp)
+            # Pairs of one clean picture share a place, whatever their names.
+            if not low <= place_of(report.clean_hash or report.name, settings.seed) < high:
+                continue
             reports.append(report)
             views += [make_views(side, spec) for side in pair or ()] if spec else []
         packed = pa.Table.from_pylist([asdict(report) for report in reports], _REPORT)

@@ -80,26 +80,29 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
     """
     one = actor_needs(pools.restore) if restoring else Amount()
     least = stream_needs(pools) + one * pools.restore.min
-    can_grow = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-    with joined(least):
-        have = _wait_for(least, wait_s if can_grow else None)
+    with joined(least, wait_s) as have:
         actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
         with DataContext.current(_data_context(have - one * actors)):
             yield actors
 
 
 @contextmanager
-def joined(least: Amount) -> Iterator[None]:
+def joined(least: Amount, wait_s: float) -> Iterator[Amount]:
     """For the block, the cluster that RAY_ADDRESS names or that this process had joined, else one on this machine.
 
+    Yields:
+        What it has, which is at least ``least``.
+
     Raises:
-        FDIError: the cluster does not answer.
+        CapacityError: this machine alone can never hold it.
+        FDIError: the cluster does not answer, or does not hold it within ``wait_s``.
     """
     ours = not ray.is_initialized()
+    can_grow = not ours or bool(os.environ.get("RAY_ADDRESS"))
     if ours:
         _start(least)
     try:
-        yield
+        yield _wait_for(least, wait_s if can_grow else None)
     finally:
         if ours:
             ray.shutdown()

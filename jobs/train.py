@@ -6,7 +6,6 @@ last. A run that was interrupted goes on from its checkpoint when the same comma
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -19,9 +18,10 @@ from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.base import train_base
 from fdi_lib.training.encoder import train_encoder
 from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pictures import read_list, scene_tiles, training_tiles
+from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, training_tiles
 from jobs import train_adapter
-from jobs.train_adapter import TILE_PX
+from jobs.train_adapter import TILE_PX, check_recipes, recipe_of
+from jobs.train_storage import local_folder
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -34,13 +34,6 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     """
     if manifest.model == "adapter":
         return train_adapter.run(manifest)
-    output = Path(manifest.output)
-    recipe = hashlib.sha256(
-        manifest.model_dump_json(exclude={"data": {"uri"}, "output": True, "checkpoint": True, "watch": True}).encode()
-    ).hexdigest()
-    done = output / "training.json"
-    if done.exists() and json.loads(done.read_text())["training_sha256"] == recipe:
-        return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
     if manifest.data.kind != "clean":
         raise ManifestError(
             "base and encoder are trained from clean pictures",
@@ -48,8 +41,17 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
             value=manifest.data.kind,
             remedy="use kind: clean",
         )
-    work = Path(manifest.checkpoint.uri or f"{output}.training")
+    if manifest.initial and manifest.model == "base":
+        raise ManifestError("a base starts from nothing", key="initial", value=manifest.initial, remedy="leave it out")
+    check_recipes(manifest.data.degradations, "data.degradations")
+    output = local_folder(manifest.output)
     pictures = read_list(Path(manifest.data.pictures), Path(manifest.data.uri), "train")
+    recipe = recipe_of(manifest, identity_of(pictures))
+    done = output / "training.json"
+    if done.exists() and json.loads(done.read_text())["training_sha256"] == recipe:
+        return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
+    # A folder for each recipe: another one never goes on from this one's checkpoint.
+    work = local_folder(manifest.checkpoint.uri or f"{output}.training") / recipe[:12]
     settings = FitSettings(
         manifest.steps,
         manifest.learning_rate,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,21 +21,23 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from fdi_lib.core.degrade import NAMES
 from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base import Base
+from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import compact_folder, file_sha256
+from fdi_lib.models.presets import compact_folder, describe, file_sha256
 from fdi_lib.models.weights import read_config
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
 from fdi_lib.training.adapter import NOISY_STARTS, LossWeights
 from fdi_lib.training.checkpoint import AVERAGE
 from fdi_lib.training.pairs import PairSource, SyntheticPairs, gather, split
-from fdi_lib.training.pictures import read_list, training_tiles
+from fdi_lib.training.pictures import identity_of, read_list, training_tiles
 from jobs import train_pairs
 from jobs.cards import adapter_card
 from jobs.pool import Amount, joined
@@ -43,9 +46,10 @@ from jobs.train_storage import publish
 
 log = logging.getLogger(__name__)
 TILE_PX = 144
-# What may change between two runs of the same training.
+# What may change between two runs of the same training; weights count by their hashes, wherever they lie.
 _FREE = {"output": True, "workers": True, "worker": True, "max_failures": True, "checkpoint": True, "watch": True,
-         "storage": True, "data": {"uri"}}  # fmt: skip
+         "storage": True, "wait_s": True, "models": True, "initial": True,
+         "data": {"uri", "pictures", "cache_mib", "storage"}}  # fmt: skip
 _PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
 
 
@@ -59,23 +63,26 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     """
     manifest = _absolute(manifest)
     bank, data = bank_of(manifest), data_of(manifest)
-    plan = plan_of(manifest, data, bank)
+    plan = plan_of(manifest, data.identity if isinstance(data, _Clean) else [], bank)
     output = Store.open(manifest.output, manifest.storage)
-    found = _finished(output, plan.recipe)
-    if found is not None:
-        return found | {"output": manifest.output, "already_done": True}
     output.check(for_writing=True)
-    summary: dict[str, Any] = {"model": "adapter", "task": manifest.task, "training_sha256": plan.recipe}
-    with joined(needs(manifest)):
+    summary: dict[str, Any] = {"model": "adapter", "task": manifest.task}
+    with joined(needs(manifest), manifest.wait_s):
         own = None
         if isinstance(data, _Clean):
             learnt, held_out, pictures = data.learnt, data.held_out, data.pictures
         else:
-            encoder = Encoder.from_pretrained(_folder(manifest, "encoder"))
+            encoder = Encoder.from_pretrained(_folder(manifest, "encoder")).to(accelerator())
             own = train_pairs.checked(manifest, data, encoder, bank)
-            summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
-            bank, plan = bank.with_entry(own.entry), replace(plan, fdi=own.entry.tokens_TD)
+            plan = replace(plan_of(manifest, own.identity, bank), fdi=own.entry.tokens_TD)
             learnt, held_out, pictures = own.learnt, own.held_out, len(own.learnt)
+        found = _finished(output, plan.recipe)
+        if found is not None:
+            return found | {"output": manifest.output, "already_done": True}
+        summary["training_sha256"] = plan.recipe
+        if own:
+            summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
+            bank = bank.with_entry(own.entry)
         trained = train_on_ray(plan, learnt, held_out)
     adapter = FDIAdapter(plan.config, torch.from_numpy(plan.fdi))
     weights = load_file(trained.folder / AVERAGE)
@@ -126,11 +133,12 @@ def _absolute(manifest: TrainManifest) -> TrainManifest:
 
 @dataclass(frozen=True)
 class _Clean:
-    """Clean tiles with a recipe: to learn from, held out (of other pictures), and from how many pictures."""
+    """Clean tiles with a recipe: to learn from, held out (of other pictures), from how many pictures, and which."""
 
     learnt: PairSource
     held_out: PairSource
     pictures: int
+    identity: list[str]
 
 
 def data_of(manifest: TrainManifest) -> _Clean | list[PairRef]:
@@ -145,9 +153,40 @@ def data_of(manifest: TrainManifest) -> _Clean | list[PairRef]:
     pictures = read_list(Path(data.pictures), Path(data.uri), "train")
     task = data.degradation or manifest.task
     assert task is not None, "the manifest's own check"
+    check_recipes([task], "data.degradation")
+    if manifest.crop_px > TILE_PX:
+        raise ManifestError(
+            "larger than the tiles that clean pictures are cut into",
+            key="crop_px",
+            value=str(manifest.crop_px),
+            remedy=f"use at most {TILE_PX}",
+        )
     sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
     learnt, held = (SyntheticPairs(training_tiles(side, TILE_PX, seed), task) for side in sides)
-    return _Clean(learnt, held, len(sides[0]))
+    return _Clean(learnt, held, len(sides[0]), identity_of(pictures))
+
+
+def check_recipes(names: Sequence[str], key: str) -> None:
+    """Refuse a degradation that nothing here can make.
+
+    Raises:
+        ManifestError: names it.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ManifestError("no such recipe", key=key, value=unknown[0], remedy=f"use some of: {', '.join(NAMES)}")
+
+
+def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> str:
+    """Hash of all that a training's result depends on: the manifest's dials, the data, the weights' hashes."""
+    dials = manifest.model_dump_json(exclude=_FREE)  # type: ignore[arg-type]
+    if manifest.initial:
+        name = "adapter.safetensors" if manifest.model == "adapter" else f"{manifest.model}.safetensors"
+        initial = Path(manifest.initial, name)
+        if not initial.is_file():
+            raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
+        weights += (file_sha256(initial),)
+    return hashlib.sha256(json.dumps([dials, list(data), list(weights)]).encode()).hexdigest()
 
 
 def bank_of(manifest: TrainManifest) -> ReferenceBank:
@@ -159,17 +198,21 @@ def bank_of(manifest: TrainManifest) -> ReferenceBank:
     encoder = _folder(manifest, "encoder") / "encoder.safetensors"
     if not encoder.is_file():
         raise WeightsError(f"models.encoder: {encoder} not found")
-    bank = manifest.models.bank
-    return ReferenceBank.from_pretrained(Path(bank) if bank else compact_folder() / "bank", file_sha256(encoder))
+    return ReferenceBank.from_pretrained(_folder(manifest, "bank"), file_sha256(encoder))
 
 
-def _folder(manifest: TrainManifest, part: Literal["encoder", "base"]) -> Path:
+def _folder(manifest: TrainManifest, part: Literal["encoder", "base", "bank"]) -> Path:
     given = getattr(manifest.models, part)
-    return Path(given.uri).absolute() if given else compact_folder() / part
+    return Path(getattr(given, "uri", given)).absolute() if given else compact_folder() / part
 
 
-def plan_of(manifest: TrainManifest, data: _Clean | list[PairRef], bank: ReferenceBank) -> Plan:
-    """Decide everything but the FDI of stored pairs, which is found when they are looked at (zeros until then).
+def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -> Plan:
+    """Decide everything; with pairs, but for their FDI, which is found when they are looked at (zeros until then).
+
+    Args:
+        manifest: of the training.
+        data: identity of what is learnt from.
+        bank: that holds the FDI of made degradations.
 
     Raises:
         ManifestError, WeightsError: names what doesn't fit together.
@@ -181,7 +224,7 @@ def plan_of(manifest: TrainManifest, data: _Clean | list[PairRef], bank: Referen
             raise ManifestError(
                 "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
             )
-    made = isinstance(data, _Clean)
+    made = manifest.data.kind == "clean"
     if made and task not in bank.names:
         raise ManifestError(
             "the bank has no FDI for it", key="task", value=task, remedy="add it with `fdi bank build` first"
@@ -199,13 +242,12 @@ def plan_of(manifest: TrainManifest, data: _Clean | list[PairRef], bank: Referen
         _check_initial(initial, base_sha256)
     weights = manifest.loss
     noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
-    dials = manifest.model_dump_json(exclude=_FREE)  # type: ignore[arg-type]
-    digest = hashlib.sha256(f"{dials}{base_sha256}{bank.encoder_sha256}".encode())
-    digest.update(fdi.tobytes())
-    listed = [len(data.learnt), len(data.held_out)] if isinstance(data, _Clean) else [str(ref) for ref in data]
-    digest.update(json.dumps(listed).encode("utf-8", "surrogateescape"))
-    if initial:
-        digest.update(file_sha256(initial / "adapter.safetensors").encode())
+    known = hashlib.sha256(fdi.tobytes()).hexdigest()
+    if not made:
+        known = file_sha256(_folder(manifest, "bank") / "bank.safetensors")
+        # Adapters that it will be measured beside must belong to the same models: said now, not after the training.
+        describe(train_pairs.folders_with(manifest, None), "custom")
+    recipe = recipe_of(manifest, data, base_sha256, bank.encoder_sha256, known)
     config = AdapterConfig(
         task,
         tuple(base.channels),
@@ -213,13 +255,11 @@ def plan_of(manifest: TrainManifest, data: _Clean | list[PairRef], bank: Referen
         latent_factor=base.latent_factor,
         init=manifest.init,
         start_t=manifest.start_t,
-        training_sha256=digest.hexdigest(),
+        training_sha256=recipe,
         base_sha256=base_sha256,
         encoder_sha256=bank.encoder_sha256,
     )
-    return Plan(
-        manifest, digest.hexdigest(), config, folder, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial
-    )
+    return Plan(manifest, recipe, config, folder, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
 
 
 def _check_initial(folder: Path, base_sha256: str) -> None:

@@ -61,7 +61,7 @@ def plan(folder: Path, base: Path, **keys: Any) -> Plan:
 
 def trainer(made: Plan, pairs: SyntheticPairs) -> list[dict[str, Any]]:
     """Run the trainer; return the lines of its log."""
-    with joined(needs(made.manifest)):
+    with joined(needs(made.manifest), made.manifest.wait_s):
         trained = train_on_ray(made, pairs, pairs)
     return [row for row in map(json.loads, trained.log.splitlines()) if "loss" in row]
 

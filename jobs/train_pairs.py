@@ -31,6 +31,7 @@ from fdi_lib.training.own import Confusion, confusion, entry_from_pairs
 from fdi_lib.training.pair_checks import accepted, table
 from fdi_lib.training.pairs import Pair, StoredPairs, split
 from jobs.pair_stream import PairStream, pair_reports
+from jobs.pool import cluster
 
 log = logging.getLogger(__name__)
 REPORT = "pairs.tsv"
@@ -42,12 +43,13 @@ _SHOWN = ("n", "psnr_in", "psnr_out", "gain_db", "gain_db_classified", "gain_db_
 
 @dataclass(frozen=True)
 class OwnPairs:
-    """Pairs that were found fit, parted, and what the bank will know of them."""
+    """Pairs that were found fit, parted, what the bank will know of them, and what a recipe says of them."""
 
     learnt: StoredPairs
     held_out: StoredPairs
     entry: Entry
     left_out: int
+    identity: list[str]
 
 
 def checked(manifest: TrainManifest, refs: list[PairRef], encoder: Encoder, bank: ReferenceBank) -> OwnPairs:
@@ -59,7 +61,8 @@ def checked(manifest: TrainManifest, refs: list[PairRef], encoder: Encoder, bank
     data, task = manifest.data, manifest.task
     assert task is not None and data.kind != "clean", "the manifest's own check"
     stream = PairStream(data.uri, data.kind, data.storage, None, smallest_px=manifest.crop_px, seed=manifest.seed)
-    reports = pair_reports(stream, Pools())
+    with cluster(Pools(), manifest.wait_s, restoring=False):
+        reports = pair_reports(stream, Pools())
     where = manifest.checkpoint.uri
     assert where is not None, "made absolute before"
     store = Store.open(where, manifest.storage)
@@ -75,11 +78,12 @@ def checked(manifest: TrainManifest, refs: list[PairRef], encoder: Encoder, bank
         task,
         encoder,
         bank,
-        [pair for _, pair in learnt.whole(_FOR_FDI)],
-        [pair for _, pair in held_out.whole(_FOR_THRESHOLDS)],
+        (pair for _, pair in learnt.whole(_FOR_FDI)),
+        (pair for _, pair in held_out.whole(_FOR_THRESHOLDS)),
     )
     log.info("FDI of %d pairs; their mean explains %.0f %% of the differences", entry.pairs, 100 * entry.spread)
-    return OwnPairs(learnt, held_out, entry, len(left_out))
+    identity = [f"{report.name} {report.degraded_hash} {report.clean_hash}" for report in reports if report.ok]
+    return OwnPairs(learnt, held_out, entry, len(left_out), identity)
 
 
 def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
@@ -122,18 +126,20 @@ def measured(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str
     return row
 
 
-def folders_with(manifest: TrainManifest, adapter: Path) -> ModelFolders:
+def folders_with(manifest: TrainManifest, adapter: Path | None) -> ModelFolders:
     """The models that the adapter was trained against; the preset's adapters beside it, where those are the preset's.
 
     Args:
         manifest: of the training.
-        adapter: folder of the new adapter; its name is the adapter's.
+        adapter: folder of the new adapter, if there is one yet; its name is the adapter's.
     """
     m, preset = manifest.models, compact_folder()
     encoder, base = (Path(given.uri) if given else preset / name for name, given in
                      (("encoder", m.encoder), ("base", m.base)))  # fmt: skip
     beside = {} if m.encoder or m.base else adapter_folders(preset / "adapters")
-    return ModelFolders(encoder, base, Path(m.bank or preset / "bank"), beside | {adapter.name: adapter})
+    return ModelFolders(
+        encoder, base, Path(m.bank or preset / "bank"), beside | ({adapter.name: adapter} if adapter else {})
+    )
 
 
 def _sample(task: str, name: str, pair: Pair) -> Sample:

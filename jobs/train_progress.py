@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,7 +80,8 @@ class Board:
     ) -> None:
         self._over.set()
         self._thread.join()
-        if kind is None:
-            self._show(ray.get(self.actor.look.remote()))
+        with suppress(RayError):  # the board's node may be gone; the training isn't
+            if kind is None:
+                self._show(ray.get(self.actor.look.remote()))
         self._bar.stop()
         ray.kill(self.actor)

@@ -46,6 +46,18 @@ def filesystem(uri: str, storage: StorageSettings) -> tuple[pafs.FileSystem, str
     return pafs.S3FileSystem(**given), uri.removeprefix("s3://").rstrip("/")
 
 
+def local_folder(uri: str) -> Path:
+    """The folder that a location names.
+
+    Raises:
+        ManifestError: it is not on this machine.
+    """
+    path = local_path(uri)
+    if path is None:
+        raise ManifestError("is written to a local folder only", key="output", value=uri, remedy="copy it there after")
+    return Path(path)
+
+
 def publish(folder: Path, uri: str, storage: StorageSettings, last: Mapping[str, bytes]) -> None:
     """Copy a finished folder's files to where weights are looked for; ``last`` names what is written at the end.
 

@@ -153,6 +153,7 @@ class TrainManifest(Settings):
     max_failures: int = Field(
         default=3, ge=0, description="adapter: how often workers may die before the job gives up; running it resumes."
     )
+    wait_s: float = Field(default=1800.0, ge=0, description="adapter: how long to wait for nodes; may change.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Key of crops, degradations and noise by sample index.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Arithmetic of the forward pass.")
     checkpoint: CheckpointingSettings = Field(

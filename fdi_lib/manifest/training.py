@@ -31,7 +31,7 @@ class TrainWorker(Settings):
     """What one training worker of an adapter uses. May change between runs."""
 
     cpus: float = Field(default=1, gt=0, description="CPUs a worker; also its threads.")
-    gpus: float = Field(default=0, ge=0, description="GPUs a worker: 0 or 1.")
+    gpus: int = Field(default=0, ge=0, le=1, description="GPUs a worker: 0 or 1.")
     memory_gib: float = Field(default=2, gt=0, description="Memory a worker, GiB.")
     data_tasks: int = Field(
         default=1, ge=1, description="Tasks that make samples for a worker at the same time, on its node and CPUs."

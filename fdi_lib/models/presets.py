@@ -13,6 +13,7 @@ from typing import Any
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import ModelSettings
+from fdi_lib.manifest.locations import local_path
 
 _COMPACT = Path(__file__).resolve().parent.parent / "weights" / "compact"
 
@@ -69,6 +70,10 @@ def model_folders(models: ModelSettings) -> ModelFolders:
             raise WeightsError(
                 f"models.{key}: {path} not found; reinstall fdi-restore, or set models.{key} to a folder that holds it"
             )
+    if models.adapters is not None and local_path(models.adapters) is None:
+        raise WeightsError(
+            f"models.adapters: {models.adapters} is not on this machine; copy the folders to a disk first"
+        )
     if models.adapters is not None and not own:
         raise WeightsError(
             f"models.adapters: no folder in {models.adapters} holds adapter.safetensors; train one with `fdi train`"

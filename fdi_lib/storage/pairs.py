@@ -188,7 +188,8 @@ def _in_parquet(uri: str, shard: str, reader: RangeReader) -> Iterator[PairRef |
     for number, row in enumerate(rows):
         name = f"{shard}/{row.get('name') or format(number, '08d')}"
         side = Side(uri, "parquet", row=number)
-        yield Unpaired(name, "a pair of this name came before it") if name in taken else PairRef(name, side, side)
+        twice = Unpaired(f"{name} (row {number})", "a pair of this name came before it")
+        yield twice if name in taken else PairRef(name, side, side)
         taken.add(name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -24,7 +24,11 @@ _ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in 
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
-    views = [make_views(image, encoder.view_spec) for image in images]
+    return features_of_views(encoder, [make_views(image, encoder.view_spec) for image in images])
+
+
+def features_of_views(encoder: Encoder, views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Views of images (uint8 V,S,S,3 each) -> as :func:`features`."""
     rows = [encoder.tokens(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
     tokens = np.concatenate([r.numpy() for r in rows])
     return tokens, np.concatenate([pooled(r).numpy() for r in rows]).astype(np.float64)
@@ -39,9 +43,9 @@ def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.n
     return quantised(out)
 
 
-def pair_moments(encoder: Encoder, degraded: list[np.ndarray], clean: list[np.ndarray]) -> PairMoments:
-    """Moments of paired features; images are uint8 HW3."""
-    (tokens_d, q_d), (tokens_c, q_c) = features(encoder, degraded), features(encoder, clean)
+def pair_moments(encoder: Encoder, degraded: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> PairMoments:
+    """Moments of paired features; both sides are views of images, uint8 V,S,S,3 each."""
+    (tokens_d, q_d), (tokens_c, q_c) = (features_of_views(encoder, side) for side in (degraded, clean))
     names = [str(i) for i in range(len(q_d))]
     return PairMoments.of(names, q_c, q_d, (tokens_d - tokens_c).sum(0, dtype=np.float64), 0, 0)
 
@@ -93,10 +97,11 @@ def build_bank(
     _, q_content = features(encoder, content)
     alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed)
     content_DD = shrunk_covariance(q_content)
+    reference_views = [make_views(image, encoder.view_spec) for image in reference]
     entries, within = [], []
     for k, name in enumerate(names):
-        damaged = [degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference)]
-        pairs = pair_moments(encoder, damaged, reference)
+        damaged = (degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference))
+        pairs = pair_moments(encoder, [make_views(image, encoder.view_spec) for image in damaged], reference_views)
         entries.append(entry_of(name, pairs, content_DD, alone[name]))
         within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
     return ReferenceBank(

@@ -155,10 +155,10 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     outside_BD = difference_BD - (along_BK * labels_BK) @ p_KD
     span = (outside_BD.norm(dim=1, keepdim=True) / length_B1).square().mean()
     gram_KK = p_KD @ p_KD.T
-    orthogonal = (gram_KK - torch.eye(len(gram_KK))).square().sum() / len(gram_KK)
+    orthogonal = (gram_KK - torch.eye(len(gram_KK), device=gram_KK.device)).square().sum() / len(gram_KK)
     content_2BD = F.normalize(q_2BD - (q_2BD @ p_KD.T) @ p_KD, dim=1)
     alike_BB = content_2BD[count:] @ content_2BD[:count].T / 0.1
-    content = F.cross_entropy(alike_BB, torch.arange(count))
+    content = F.cross_entropy(alike_BB, torch.arange(count, device=alike_BB.device))
 
     loss = contrast + 3 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
     found = ((along_BK / length_B1).argmax(1) == labels_BK.argmax(1))[labels_BK.sum(1) == 1].float().mean()

@@ -128,6 +128,8 @@ def fit(
     first = accelerator.is_main_process
     watch.folder.mkdir(parents=True, exist_ok=True)
     start = state.load(last, watch.log if first else None) if last else 0
+    if first and not last:
+        watch.log.unlink(missing_ok=True)  # of a try that ended before its first checkpoint
     journal = _Journal(accelerator, watch, settings, start)
     batches = batches_from(start)
     for step in range(start, settings.steps):
@@ -251,13 +253,14 @@ class _Journal:
         mine_SK = torch.stack([torch.stack([row[name] for name in names]) for row in self._history])
         values_SK = self._accelerator.reduce(mine_SK, "sum").double().cpu().numpy()
         seconds, steps = max(time.monotonic() - self._began, 1e-9), len(self._history)
-        bad_S = ~np.isfinite(values_SK[:, names.index("loss")])
+        watched = ["loss"] if self._accelerator.scaler else ["loss", "grad_norm"]  # fp16 skips steps that overflow
+        bad_S = ~np.isfinite(values_SK[:, [names.index(name) for name in watched]]).all(axis=1)
         if bad_S.any():
             at = self._written + int(bad_S.argmax())
-            value = values_SK[int(bad_S.argmax()), names.index("loss")]
+            loss, norm = (values_SK[int(bad_S.argmax()), names.index(name)] for name in ("loss", "grad_norm"))
             raise DivergedError(
-                f"the loss is {value} at step {at}; the last checkpoint before it is kept; lower the learning rate "
-                "(learning_rate), or use fp32 (precision)"
+                f"the loss is {loss}, the gradient's norm {norm} at step {at}; the last checkpoint before it is kept; "
+                "lower the learning rate (learning_rate), or use fp32 (precision)"
             )
         if self._accelerator.is_main_process:
             for i, values_K in enumerate(values_SK):

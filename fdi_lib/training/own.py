@@ -6,16 +6,16 @@ pairs come from, nor how an adapter is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fdi_lib.core.similarity import decide
-from fdi_lib.core.views import to_rgb8
+from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.bank import Entry, ReferenceBank
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.training.bank import entry_of, features, pair_moments
+from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
 from fdi_lib.training.pairs import Pair
 
 CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # columns of a confusion beside the names
@@ -33,15 +33,20 @@ def entry_from_pairs(
         learnt: (degraded, clean), uint8 or uint16, HW or HW3: the FDI is their mean difference (Eq. 2).
         held_out: pairs of other pictures; their degraded sides calibrate.
     """
-    degraded, clean = zip(*((to_rgb8(d), to_rgb8(c)) for d, c in learnt), strict=True)
-    pairs = pair_moments(encoder, _four_ways(degraded), _four_ways(clean))
-    held_MD = features(encoder, _four_ways([to_rgb8(d) for d, _ in held_out]))[1]
-    return replace(entry_of(name, pairs, bank.content.covariance_DD, held_MD), pairs=len(degraded))
+    degraded: list[np.ndarray] = []
+    clean: list[np.ndarray] = []
+    for pair in learnt:  # of each picture only its views are kept
+        for side, views in zip(pair, (degraded, clean), strict=True):
+            views += _four_ways(side, encoder.view_spec)
+    pairs = pair_moments(encoder, degraded, clean)
+    held = [views for side, _ in held_out for views in _four_ways(side, encoder.view_spec)]
+    entry = entry_of(name, pairs, bank.content.covariance_DD, features_of_views(encoder, held)[1])
+    return replace(entry, pairs=len(degraded) // 4)
 
 
-def _four_ways(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each image as it is, mirrored, upside down, and both."""
-    return [np.ascontiguousarray(image[::y, ::x]) for image in images for y in (1, -1) for x in (1, -1)]
+def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:
+    """Views of an image as it is, mirrored, upside down, and both."""
+    return [make_views(image[::y, ::x], spec) for y in (1, -1) for x in (1, -1)]
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,8 @@ def accepted(refs: Iterable[PairRef], reports: Iterable[PairReport], uri: str, k
         ManifestError: fewer than ``MIN_PAIRS`` are left.
     """
     by_name = {report.name: report for report in reports}
-    kept = [replace(ref, group=by_name[ref.name].group) for ref in refs if by_name[ref.name].ok]
+    found = [(ref, by_name[ref.name]) for ref in refs if ref.name in by_name]  # what came or went meanwhile is left out
+    kept = [replace(ref, group=report.group) for ref, report in found if report.ok]
     bad = [report for report in by_name.values() if not report.ok]
     first = f", the first: {bad[0].name}: {bad[0].reasons[0]}" if bad else ""
     check_enough(len(kept), f"{len(bad)} left out{first}", "repair them, or add pairs", key, uri)

@@ -257,14 +257,22 @@ def split(
     An item stays on its side when others are added. Only where chance would leave a side empty, one group is moved.
 
     Args:
-        items: pairs, pictures ...; at least two groups.
+        items: pairs, pictures ...; of two groups at least.
         fraction: share of groups for validation.
         seed: another seed gives another split.
         group: name of an item's group.
+
+    Raises:
+        ManifestError: there is one group only.
     """
     everything = list(items)
     place = {name: place_of(name, seed) for name in {group(item) for item in everything}}
-    assert len(place) > 1, "a split needs two groups"
+    if len(place) < 2:
+        raise ManifestError(
+            "all of it shows one picture: nothing of another one is left to validate on",
+            key="data.uri",
+            remedy="add pictures of something else",
+        )
     limit = fraction
     if not any(p < limit for p in place.values()):
         limit = np.nextafter(min(place.values()), 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,6 +75,13 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
         )
     with table.open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["split"] == split]
+    if not rows:
+        raise ManifestError(
+            f"no picture of split {split}",
+            key="data.pictures",
+            value=str(table),
+            remedy="list some, or name another list",
+        )
     pictures = [Picture(root / r["picture"], r["group_id"], r["kind"], r["split"], r["sha256"]) for r in rows]
     missing = [str(p.path) for p in pictures if not p.path.is_file()]
     if missing:
@@ -85,6 +92,11 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
             remedy="set data.uri (or FDI_DATA) to the folder that holds them",
         )
     return pictures
+
+
+def identity_of(pictures: Iterable[Picture]) -> list[str]:
+    """What a training's recipe says of its pictures: their hashes, in order."""
+    return [f"{picture.kind} {picture.sha256}" for picture in pictures]
 
 
 def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
@@ -134,8 +146,7 @@ def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarr
     if not tiles:
         raise ManifestError(
             "no picture is large enough for a tile",
-            key="data.tile_px",
-            value=str(tile_px),
-            remedy="choose a smaller tile",
+            key="data.pictures",
+            remedy=f"list pictures of more than {2 * tile_px} px a side",
         )
     return np.stack(tiles)
