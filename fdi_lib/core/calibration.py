@@ -15,6 +15,7 @@ from scipy.stats import t as student_t
 from fdi_lib.core.similarity import Geometry, Thresholds, decide, statistics
 
 _L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
+_OF_SCORES = 0.8  # share of the clean false-positive rate that the scores may use; the energy has the rest
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
 
@@ -54,23 +55,40 @@ def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     single_K = np.array([max(np.median(found["amplitude"][held.alone(k), k]), 1e-3) for k in kinds])
     left_M = found["residual"] * found["energy"]
     left_K = np.array([_tail(left_M[held.present_MK[:, k]]) for k in kinds])
-    start = replace(start, single_K=single_K, left_K=left_K)
+    least_K = np.maximum(start.least_K, [_without(found["amplitude"], held, k) for k in kinds])
+    start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K)
     return replace(start, member=max(_MEMBER_CHOICES, key=lambda m: _exact(geometry, held, replace(start, member=m))))
+
+
+def _without(amplitude_MK: np.ndarray, held: HeldOut, k: int) -> float:
+    """Amplitude of k that 1 % of the images with one other degradation exceed."""
+    others = ~held.present_MK[:, k] & (held.present_MK.sum(1) == 1)
+    return float(np.quantile(amplitude_MK[others, k], 0.99)) if others.any() else 0.0
 
 
 def _tail(values_M: np.ndarray) -> float:
     """Value that 1 % of such values exceed: read off, or, where there are too few, predicted as of a log-normal."""
     if len(values_M) >= _MANY:
         return float(np.quantile(values_M, 0.99))
-    logs_M = np.log(np.maximum(values_M, 1e-9))
-    spread = logs_M.std(ddof=1) * np.sqrt(1 + 1 / len(logs_M)) if len(logs_M) > 1 else 0.0
-    return float(np.exp(logs_M.mean() + student_t.ppf(0.99, max(len(logs_M) - 1, 1)) * spread))
+    return _predicted(values_M, np.ones(len(values_M)), 0.01)
+
+
+def _predicted(values_N: np.ndarray, weight_N: np.ndarray, rate: float) -> float:
+    """Value that a new one exceeds at a rate, by Student's prediction of a log-normal.
+
+    The weights add up to the number of independent pictures: its degrees of freedom and one.
+    """
+    logs_N, pictures = np.log(np.maximum(values_N, 1e-9)), weight_N.sum()
+    mean = float((logs_N * weight_N).sum() / pictures)
+    variance = float(((logs_N - mean) ** 2 * weight_N).sum() / max(pictures - 1, 1))
+    return float(np.exp(mean + student_t.ppf(1 - rate, max(pictures - 1, 1)) * np.sqrt(variance * (1 + 1 / pictures))))
 
 
 def at_rate(thresholds: Thresholds, geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     """The same thresholds with the limits of another clean false-positive rate."""
     limits = _limits(geometry, held, rate)
-    return replace(thresholds, limit_K=limits.limit_K, unknown_energy=limits.unknown_energy, least_K=limits.least_K)
+    least_K = np.maximum(limits.least_K, thresholds.least_K)
+    return replace(thresholds, limit_K=limits.limit_K, unknown_energy=limits.unknown_energy, least_K=least_K)
 
 
 def _limits(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
@@ -80,8 +98,10 @@ def _limits(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     r_ND = geometry.residual(held.clean_ND)
     limit_K, energy = detection_limits(score_NK, (r_ND**2).sum(1), held.weight_N, mildest_K, rate)
     mean_K = weighted_mean(score_NK, held.weight_N)
-    # A few pictures hold no 1 % tail: no limit lies below that of normally distributed scores (their deviation is 1).
-    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - rate))
+    # A few pictures hold no 1 % tail: no limit lies below that of normally distributed scores (their deviation is 1),
+    # where each degradation has its share of the rate.
+    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - _OF_SCORES * rate / len(kinds)))
+    energy = max(energy, _predicted((r_ND**2).sum(1), held.weight_N, (1 - _OF_SCORES) * rate))
     along_NK = r_ND @ geometry.unit_KD.T
     least_K = np.array([weighted_quantile(column, held.weight_N, 1 - rate / len(kinds)) for column in along_NK.T])
     ones_K = np.ones(len(kinds))
@@ -126,11 +146,11 @@ def detection_limits(
     for _ in range(30):
         share = (low + high) / 2
         exceeded = (score_NK > limits(share)).any(axis=1)
-        if (exceeded * weight_N).sum() > 0.8 * rate * weight_N.sum():
+        if (exceeded * weight_N).sum() > _OF_SCORES * rate * weight_N.sum():
             high = share
         else:
             low = share
-    return limits(low), weighted_quantile(energy_N, weight_N, 1 - 0.2 * rate)
+    return limits(low), weighted_quantile(energy_N, weight_N, 1 - (1 - _OF_SCORES) * rate)
 
 
 def weighted_quantile(values_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:

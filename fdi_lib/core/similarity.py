@@ -68,7 +68,8 @@ class Thresholds:
         single_K: median amplitude of each degradation alone: the unit of composite weights.
         left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
             quantile of images known to be k).
-        least_K: amplitude r . u_k that clean images don't reach: a further degradation of a mixture needs more.
+        least_K: amplitude of k that images without it (clean, or with one other degradation) hardly reach: a further
+            degradation of a mixture needs more.
         member: a further degradation joins a mixture from this share of its ``single`` amplitude on.
         l1: sparsity of the code, in amplitude.
     """
@@ -144,7 +145,7 @@ def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     """Everything a decision is made of, from features.
 
     Returns:
-        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N (largest score as a share of the way from clean to its limit);
+        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N,K (score as a share of the way from clean to its limit);
         ``energy`` N (|r|^2); ``residual`` N (unexplained share of it).
     """
     unit_KD, r_ND = geometry.unit_KD, geometry.residual(q_ND)
@@ -155,7 +156,7 @@ def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     return {
         "cosine": r_ND @ unit_KD.T / np.sqrt(energy_N)[:, None],
         "amplitude": amplitude_NK,
-        "detect": detect_NK.max(1),
+        "detect": detect_NK,
         "energy": energy_N,
         "residual": left_N / energy_N,
     }
@@ -186,10 +187,12 @@ def decide(
     for i in range(len(q_ND)):
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
         relative_K = amplitude_K / thresholds.single_K
-        best = np.argsort(-amplitude_K)[:max_adapters]
+        detect_K = found["detect"][i]
+        # First what is detected by itself, then what explains most.
+        best = np.lexsort((-amplitude_K, detect_K <= 1))[:max_adapters]
         joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K)
         members = [int(k) for j, k in enumerate(best) if amplitude_K[k] > 0 and (j == 0 or joins_K[k])]
-        detected = found["detect"][i] > 1
+        detected = detect_K.max() > 1
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
             members = []
@@ -209,7 +212,7 @@ def decide(
                 mode,
                 scores={n: float(s) for n, s in zip(geometry.names, found["cosine"][i], strict=True)},
                 amplitudes={n: float(a) for n, a in zip(geometry.names, amplitude_K, strict=True)},
-                energy=float(found["detect"][i]),
+                energy=float(detect_K.max()),
                 residual=residual,
             )
         )
