@@ -16,16 +16,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+import torch
 import yaml
 from PIL import Image
 
 from fdi_lib.core.degrade import degrade
-from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.errors import CapacityError, ManifestError, WeightsError
 from fdi_lib.manifest import StorageSettings, TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.storage.store import Store
 from fdi_lib.training.loop import DivergedError
 from jobs import adapters, train
+from jobs.train_adapter import check_recipes, recipe_of
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.s3 import S3Server
 
@@ -235,3 +238,42 @@ def test_checkpoints_and_adapter_on_s3(
     assert {"step-000000006/state.pt", "log.jsonl"} <= kept and any(n.startswith("images/") for n in kept)
     with Command(manifest, tmp_path) as command:
         assert command.summary()["already_done"]
+
+
+def test_a_recipe_names_what_the_result_depends_on_and_nothing_else(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    first = settings(pairs, preset, tmp_path / "a")
+    recipe = recipe_of(first, ["x"], "w")
+    data = {"uri": str(tmp_path), "kind": "pairs", "validation_fraction": 0.3, "cache_mib": 1}
+    moved = settings(pairs, preset, tmp_path / "b", data=data, workers=2, wait_s=1.0, max_failures=0)
+    assert recipe_of(moved, ["x"], "w") == recipe
+    assert recipe_of(first, ["y"], "w") != recipe != recipe_of(first, ["x"], "v")
+    assert recipe_of(settings(pairs, preset, tmp_path / "a", seed=1), ["x"], "w") != recipe
+    continued = settings(pairs, preset, tmp_path / "a", initial=str(preset / "adapters" / "haze"))
+    assert recipe_of(continued, ["x"], "w") != recipe
+    with pytest.raises(WeightsError, match=r"adapter\.safetensors not found"):
+        recipe_of(settings(pairs, preset, tmp_path / "a", initial=str(tmp_path)), ["x"])
+
+
+def test_unknown_recipes_are_refused_by_name() -> None:
+    check_recipes(["noise", "haze"], "data.degradations")
+    with pytest.raises(ManifestError, match="rust"):
+        check_recipes(["noise", "rust"], "data.degradations")
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_pair_that_was_mended_is_learnt_from(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    """The same names with other pictures are another training."""
+    mine = tmp_path / "mine"
+    shutil.copytree(pairs, mine)
+    manifest = settings(mine, preset, tmp_path / "haze", steps=3)
+    first = train.run(manifest)
+    Image.fromarray(255 - np.asarray(Image.open(mine / "degraded" / "3.png"))).save(mine / "degraded" / "3.png")
+    second = train.run(manifest)
+    assert not second["already_done"] and second["training_sha256"] != first["training_sha256"]
+
+
+def test_a_gpu_that_is_not_there_is_said(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    if ray.is_initialized() or torch.cuda.is_available():
+        pytest.skip("a cluster is running, or there is a GPU")
+    with pytest.raises(CapacityError, match="1 GPUs"):
+        train.run(settings(pairs, preset, tmp_path / "o", worker={"gpus": 1, "cpus": 0.5, "memory_gib": 0.5}))

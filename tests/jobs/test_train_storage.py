@@ -9,7 +9,7 @@ import pytest
 
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import StorageSettings
-from jobs.train_storage import filesystem, publish
+from jobs.train_storage import filesystem, local_folder, publish
 
 
 def test_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +35,9 @@ def test_whoever_finds_the_last_file_finds_all(tmp_path: Path) -> None:
     (target / "sub" / "y").mkdir()
     publish(source, str(target), StorageSettings(), {"training.json": b"{2}"})
     assert (target / "sub" / "x").read_bytes() == b"2" and (target / "training.json").read_bytes() == b"{2}"
+
+
+def test_a_local_folder_is_one_on_this_machine(tmp_path: Path) -> None:
+    assert local_folder(str(tmp_path)) == local_folder(f"file://{tmp_path}") == tmp_path
+    with pytest.raises(ManifestError, match="local folder only"):
+        local_folder("s3://bucket/bank")

@@ -131,3 +131,8 @@ def test_whole_pictures_are_spread_over_all_pairs(source, most):
     for degraded, clean in found.values():
         assert degraded.shape == clean.shape
         np.testing.assert_array_equal(degraded, clean // 2)
+
+
+def test_pairs_of_one_picture_cannot_be_parted():
+    with pytest.raises(ManifestError, match="shows one picture"):
+        split([PairRef(f"p{i}", Side("d"), Side("c"), "one") for i in range(8)], 0.2, 0)
