@@ -19,6 +19,7 @@ from ray.data.block import BlockAccessor, BlockMetadata
 from fdi_lib.manifest.training import TrainWorker
 from fdi_lib.training.pairs import Pair, PairSource
 from fdi_lib.training.samples import Samples, Shard
+from jobs.pool import Rest
 
 _ROWS_A_BLOCK = 64  # samples of a block at most: a block costs tens of milliseconds, a sample some,
 _BYTES_A_BLOCK = 32 * 2**20  # fewer where crops are large
@@ -104,6 +105,7 @@ def _context() -> DataContext:
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=_STORE_BYTES)
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Rest]
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+import ray
+from ray.data import DataContext
 
 from fdi_lib.errors import FDIError
-from jobs.pool import Amount, _expect_answer
+from jobs.pool import Amount, Rest, _data_context, _expect_answer
 
 
 def test_amounts() -> None:
@@ -96,3 +98,12 @@ def test_ray_itself_answers(ray_local: None) -> None:
     import ray
 
     _expect_answer(ray.get_runtime_context().gcs_address, 5.0)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_ray_data_pauses_in_every_turn_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[object] = []
+    monkeypatch.setattr(Rest, "on_execution_step", lambda self, executor: turns.append(executor))
+    with DataContext.current(_data_context(Amount(2.0, 0.0, 1e9))):
+        assert sorted(row["id"] for row in ray.data.range(4).map(lambda row: row).iter_rows()) == [0, 1, 2, 3]
+    assert turns
