@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
-import torch
 import yaml
 from PIL import Image
 
 from fdi_lib.core.degrade import degrade
-from fdi_lib.errors import CapacityError, ManifestError, WeightsError
+from fdi_lib.errors import FDIError, ManifestError, WeightsError
 from fdi_lib.manifest import StorageSettings, TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.storage.store import Store
@@ -243,7 +241,7 @@ def test_checkpoints_and_adapter_on_s3(
 def test_a_recipe_names_what_the_result_depends_on_and_nothing_else(pairs: Path, preset: Path, tmp_path: Path) -> None:
     first = settings(pairs, preset, tmp_path / "a")
     recipe = recipe_of(first, ["x"], "w")
-    data = {"uri": str(tmp_path), "kind": "pairs", "validation_fraction": 0.3, "cache_mib": 1}
+    data = {"uri": str(tmp_path / "elsewhere"), "kind": "pairs", "validation_fraction": 0.3, "cache_mib": 1}
     moved = settings(pairs, preset, tmp_path / "b", data=data, workers=2, wait_s=1.0, max_failures=0)
     assert recipe_of(moved, ["x"], "w") == recipe
     assert recipe_of(first, ["y"], "w") != recipe != recipe_of(first, ["x"], "v")
@@ -272,8 +270,9 @@ def test_a_pair_that_was_mended_is_learnt_from(pairs: Path, preset: Path, tmp_pa
     assert not second["already_done"] and second["training_sha256"] != first["training_sha256"]
 
 
-def test_a_gpu_that_is_not_there_is_said(pairs: Path, preset: Path, tmp_path: Path) -> None:
-    if ray.is_initialized() or torch.cuda.is_available():
-        pytest.skip("a cluster is running, or there is a GPU")
-    with pytest.raises(CapacityError, match="1 GPUs"):
-        train.run(settings(pairs, preset, tmp_path / "o", worker={"gpus": 1, "cpus": 0.5, "memory_gib": 0.5}))
+@pytest.mark.usefixtures("ray_local")
+def test_workers_that_the_cluster_cannot_hold_are_said(pairs: Path, preset: Path, tmp_path: Path) -> None:
+    large = {"cpus": 64, "memory_gib": 0.5}
+    with pytest.raises(FDIError, match=r"need 64 CPUs, .* the cluster has"):
+        train.run(settings(pairs, preset, tmp_path / "o", worker=large, wait_s=0.0))
+    assert not (tmp_path / "o").exists()
