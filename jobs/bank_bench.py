@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core.moments import PairMoments
 from jobs.pair_stream import FEATURES, features_row, parts
+from jobs.read_tasks import ReadTasks
 
 UNIT_PAIRS = 2048
 _PART_UNITS = 4  # a part is 8,192 pairs; a part of 1,024 numbers is 16 MiB, whatever its pairs
@@ -50,7 +49,10 @@ def features(unit: int, pairs: int, width: int, seed: int) -> tuple[np.ndarray, 
 def streamed(pairs: int, width: int, seed: int, tell: Callable[[int], None]) -> PairMoments:
     """The moments on Ray Data; ``tell(pairs so far)`` is called after every part."""
     whole: PairMoments | None = None
-    stream = ray.data.read_datasource(_Generated(pairs, width, seed), num_cpus=0.9, override_num_blocks=_TASKS)
+    units = list(_units(pairs))
+    shares = [units[i::_TASKS] for i in range(min(_TASKS, len(units)))]
+    reads = [partial(_tables, share, pairs, width, seed) for share in shares]
+    stream = ray.data.read_datasource(ReadTasks(reads), num_cpus=0.9, override_num_blocks=len(reads))
     for part in parts(stream, _PART_UNITS, _SAMPLE, seed):
         whole = part if whole is None else whole.merge(part)
         tell(whole.count)
@@ -148,23 +150,6 @@ def memory_mib() -> tuple[float, float]:
         family, grown = family | below, bool(below)
     own = kib.get(os.getpid(), (0, 0))[1]
     return own / 1024, (sum(kib[pid][1] for pid in family if pid in kib) - own) / 1024
-
-
-class _Generated(Datasource):
-    """The generator's units, spread over tasks."""
-
-    def __init__(self, *arguments: int) -> None:
-        super().__init__()
-        self._arguments = arguments
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        units = list(_units(self._arguments[0]))
-        shares = [units[i::parallelism] for i in range(min(parallelism, len(units)))]
-        return [ReadTask(partial(_tables, share, *self._arguments), nothing_known) for share in shares]
 
 
 def _tables(units: list[tuple[int, int]], pairs: int, width: int, seed: int) -> Iterator[pa.Table]:

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import ActorPoolStrategy
 
 from fdi_lib.core.batches import pack, unpack
 from fdi_lib.core.moments import PairMoments, merged
@@ -26,6 +25,7 @@ from fdi_lib.storage.pairs import Form, PairRef, Side, Unpaired, list_pairs, rea
 from fdi_lib.storage.store import Store
 from fdi_lib.training.pair_checks import PairReport, check_pair, compare_all
 from fdi_lib.training.pairs import place_of
+from jobs.read_tasks import ReadTasks
 
 _GIB = 2**30
 _SIDE = pa.struct([(n, pa.int64() if n in ("offset", "length", "row") else pa.string()) for n in Side.__annotations__])
@@ -103,7 +103,7 @@ def pair_moments(
     """
     Store.open(settings.uri, settings.storage).check()
     stream = (
-        ray.data.read_datasource(_Once(partial(_list, settings)), num_cpus=0, override_num_blocks=1)
+        ray.data.read_datasource(ReadTasks([partial(_list, settings)]), num_cpus=0, override_num_blocks=1)
         .map_batches(
             partial(_look, settings),
             batch_size=None,
@@ -132,7 +132,9 @@ def pair_reports(settings: PairStream, pools: Pools) -> list[PairReport]:
         StorageRefusedError, StorageOutageError: as the store says.
     """
     Store.open(settings.uri, settings.storage).check()
-    stream = ray.data.read_datasource(_Once(partial(_list, settings)), num_cpus=0, override_num_blocks=1).map_batches(
+    stream = ray.data.read_datasource(
+        ReadTasks([partial(_list, settings)]), num_cpus=0, override_num_blocks=1
+    ).map_batches(
         partial(_look, replace(settings, spec=None)),
         batch_size=None,
         batch_format="pyarrow",
@@ -165,21 +167,6 @@ def parts(
             on_reports([_report(found) for found in row["reports"]])
             if row["moments"]:
                 yield PairMoments.from_bytes(row["moments"])
-
-
-class _Once(Datasource):
-    """One task that yields tables."""
-
-    def __init__(self, tables: Callable[[], Iterator[pa.Table]]) -> None:
-        super().__init__()
-        self._tables = tables
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self._tables, nothing_known)]
 
 
 def _list(settings: PairStream) -> Iterator[pa.Table]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import ActorPoolStrategy
 
 from fdi_lib.core.batches import unpack
 from fdi_lib.manifest import RestoreManifest
@@ -24,6 +22,7 @@ from fdi_lib.storage.run import LISTING_FILE, Fingerprint
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import ObjectEntry, Store
 from jobs.forced import ClassifyOthers, decode_or_force
+from jobs.read_tasks import ReadTasks
 
 _CHUNK_OBJECTS = 256  # objects of one decode task at most,
 _CHUNK_BYTES = 64 * 2**20  # ended earlier by their size, so that large files and shards spread over tasks
@@ -46,7 +45,9 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
         partial(decode_or_force, decode, manifest.restore.strength) if listed else lambda table: decode(table)
     )
     stream = (
-        ray.data.read_datasource(_Listing(manifest, only_objects, note_listing), num_cpus=0, override_num_blocks=1)
+        ray.data.read_datasource(
+            ReadTasks([partial(_list, manifest, only_objects, note_listing)]), num_cpus=0, override_num_blocks=1
+        )
         .map_batches(
             lambda table: read(table),
             batch_size=None,
@@ -67,22 +68,6 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
     )
     for table in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from (rows for rows, _ in unpack(table))
-
-
-class _Listing(Datasource):
-    """Lists the source in one task, as a stream of chunks of objects."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__()
-        self._arguments = arguments
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        arguments = self._arguments
-        nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(lambda: _list(*arguments), nothing_known)]
 
 
 def _list(manifest: RestoreManifest, only: frozenset[str] | None, note: bool) -> Iterator[pa.Table]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import ray
-from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
-from ray.data.block import BlockAccessor, BlockMetadata
+from ray.data import DataContext, ExecutionResources
+from ray.data.block import BlockAccessor
 
 from fdi_lib.manifest.training import TrainWorker
 from fdi_lib.training.pairs import Pair, PairSource
 from fdi_lib.training.samples import Samples, Shard
 from jobs.pool import Rest
+from jobs.read_tasks import ReadTasks
 
 _ROWS_A_BLOCK = 64  # samples of a block at most: a block costs tens of milliseconds, a sample some,
 _BYTES_A_BLOCK = 32 * 2**20  # fewer where crops are large
@@ -47,7 +48,7 @@ def batches(
         cuts = [(i, min(end, i + size)) for i in range(begin, end, size)]
         with DataContext.current(_context()):
             stream = ray.data.read_datasource(
-                _Steps(samples, shard, cuts),
+                ReadTasks([partial(_make, samples, shard, *cut) for cut in cuts]),
                 override_num_blocks=len(cuts),
                 num_cpus=0,  # the worker's own CPUs: tasks can't wait for some that workers hold
                 concurrency=worker.data_tasks,
@@ -78,22 +79,6 @@ def _held(reference: ray.ObjectRef) -> PairSource:
     """Once a process: arrays stay in shared memory, decoded pictures are kept."""
     found: PairSource = ray.get(reference)
     return found
-
-
-class _Steps(Datasource):
-    """One read task, and one block, for each range of steps."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__()
-        self._arguments = arguments
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        samples, shard, cuts = self._arguments
-        nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(lambda cut=cut: _make(samples, shard, *cut), nothing_known) for cut in cuts]
 
 
 def _make(samples: Samples, shard: Shard, begin: int, end: int) -> Iterator[Any]:
