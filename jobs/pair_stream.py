@@ -49,7 +49,10 @@ class EncoderLike(Protocol):
     """The part of ``Encoder`` that is used."""
 
     def tokens(self, views_BVHWC: np.ndarray) -> Any:
-        """Views uint8 B,V,S,S,3 to tokens float32 B,2T,D (a torch tensor)."""
+        """Views uint8 B,V,S,S,3 to tokens float32 B,L*T,D (a torch tensor)."""
+
+    def pooled(self, tokens_BTD: Any) -> Any:
+        """Tokens to pooled features B,L*D (torch tensors)."""
 
 
 @dataclass(frozen=True)
@@ -211,15 +214,13 @@ class _Encode:
         return pa.Table.from_pylist(rows, FEATURES)
 
     def _features(self, reports: pa.Table, views: np.ndarray) -> dict[str, Any]:
-        from fdi_lib.models.encoder import pooled  # brings torch, which only these actors need
-
         found = reports.to_pylist()
         sums: Any = 0.0
         q: list[np.ndarray] = []
         step = max(2, self._batch // 2 * 2)  # both sides of a pair in one pass
         for start in range(0, len(views), step):
             tokens = self._encoder.tokens(views[start : start + step])
-            q.append(pooled(tokens).numpy())
+            q.append(self._encoder.pooled(tokens).numpy())
             sums = sums + (tokens[0::2] - tokens[1::2]).double().sum(0).numpy()
         names = [row["name"] for row in found if not row["reasons"]]
         return features_row(names, q, sums, found) if names else _NOTHING | {"reports": found}

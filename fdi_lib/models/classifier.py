@@ -13,7 +13,7 @@ from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.device import accelerator
-from fdi_lib.models.encoder import Encoder, pooled
+from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.presets import ModelFolders, file_sha256, model_folders
 
 
@@ -77,7 +77,8 @@ class Classifier:
         for start in range(0, len(views), self._batch):
             part = views[start : start + self._batch]
             padding = np.zeros((self._batch - len(part), *views.shape[1:]), np.uint8)
-            rows.append(pooled(self.encoder.tokens(np.concatenate([part, padding]))).numpy()[: len(part)])
+            tokens = self.encoder.tokens(np.concatenate([part, padding]))
+            rows.append(self.encoder.pooled(tokens).numpy()[: len(part)])
         return np.concatenate(rows).astype(np.float64)
 
     def classify_views(self, views: np.ndarray) -> list[Decision]:

@@ -1,7 +1,7 @@
 """The feature extractor of FDI: BLIP-2's vision model and Q-Former; the language model is never loaded.
 
-It turns views into query tokens and knows nothing of degradations. Suffixes: B batch, V views, T query tokens,
-D hidden size, H and W view sides, C colour channels.
+It turns views into query tokens and knows nothing of degradations. Suffixes: B batch, V views, L looks, T query
+tokens, D hidden size, H and W view sides, C colour channels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ COMPACT: dict[str, Any] = {
     "query_tokens": 8,
     "crops": 4,
     "detail_gain": 3.0,
+    "tones": True,
 }  # fmt: skip
 
 
@@ -43,8 +44,13 @@ class Encoder(nn.Module):
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """(tokens, width) of :meth:`tokens`: both views' query tokens, one after the other."""
-        return 2 * self.query_tokens.shape[1], self.query_tokens.shape[2]
+        """(L * T, D) of :meth:`tokens`: the query tokens of every look, one after the other."""
+        return self.looks * self.query_tokens.shape[1], self.query_tokens.shape[2]
+
+    @property
+    def looks(self) -> int:
+        """How many looks are taken at an image: each view of the whole, and all crops together."""
+        return self.view_spec.wholes + 1
 
     def tokens_of_view(self, view_BCHW: torch.Tensor) -> torch.Tensor:
         """Views B3HW float in [-1, 1], RGB -> query tokens B,T,D."""
@@ -60,7 +66,7 @@ class Encoder(nn.Module):
             views_BVHWC: uint8 B,V,S,S,3 RGB, as :func:`fdi_lib.core.views.make_views` orders them.
 
         Returns:
-            float32 B,2T,D on the CPU: the whole view's tokens, then the mean over the crops of theirs.
+            float32 B,L*T,D on the CPU: the tokens of each view of the whole, then the mean over the crops of theirs.
         """
         count, views = views_BVHWC.shape[:2]
         flat = (
@@ -70,7 +76,12 @@ class Encoder(nn.Module):
             .permute(0, 3, 1, 2)
         )
         tokens = self.tokens_of_view(flat.float() / 127.5 - 1).unflatten(0, (count, views))
-        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
+        wholes = self.view_spec.wholes
+        return torch.cat([tokens[:, :wholes].flatten(1, 2), tokens[:, wholes:].mean(1)], dim=1).cpu()
+
+    def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
+        """Pool tokens to the classifier's feature q(x): B,L*T,D -> B,L*D (mean over each look's tokens)."""
+        return tokens_BTD.unflatten(1, (self.looks, -1)).mean(2).flatten(1)
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights, in memory."""
@@ -91,9 +102,3 @@ class Encoder(nn.Module):
         encoder = cls(read_config(folder))
         load_strictly(encoder, folder / "encoder.safetensors")
         return encoder
-
-
-def pooled(tokens_BTD: torch.Tensor) -> torch.Tensor:
-    """Pool tokens of both views to the classifier's feature q(x): B,2T,D -> B,2D (mean over each view's tokens)."""
-    half = tokens_BTD.shape[1] // 2
-    return torch.cat([tokens_BTD[:, :half].mean(1), tokens_BTD[:, half:].mean(1)], dim=1)

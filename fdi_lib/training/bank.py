@@ -15,7 +15,7 @@ from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
 from fdi_lib.core.views import make_views
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import Content, Entry, ReferenceBank
-from fdi_lib.models.encoder import Encoder, pooled
+from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.encoder import quantised
 
 _BATCH = 8  # images a pass
@@ -23,7 +23,7 @@ _ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in 
 
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
+    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,L*D."""
     return features_of_views(encoder, [make_views(image, encoder.view_spec) for image in images])
 
 
@@ -31,7 +31,7 @@ def features_of_views(encoder: Encoder, views: Sequence[np.ndarray]) -> tuple[np
     """Views of images (uint8 V,S,S,3 each) -> as :func:`features`."""
     rows = [encoder.tokens(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
     tokens = np.concatenate([r.numpy() for r in rows])
-    return tokens, np.concatenate([pooled(r).numpy() for r in rows]).astype(np.float64)
+    return tokens, np.concatenate([encoder.pooled(r).numpy() for r in rows]).astype(np.float64)
 
 
 def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.ndarray:

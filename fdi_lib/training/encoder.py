@@ -21,14 +21,14 @@ from torch.nn import functional as F
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.views import ViewSpec, make_views
-from fdi_lib.models.encoder import COMPACT, Encoder, pooled
+from fdi_lib.models.encoder import COMPACT, Encoder
 from fdi_lib.training.alone import fit
 from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.samples import Batch
 from fdi_lib.training.scenes import Scenes, clean_scene
 
 _PATCH_PX: int = COMPACT["vision"]["patch_size"]
-_MIXED = 0.25  # share of samples with two degradations
+_MIXED = 0.3  # share of samples with two degradations
 _RESAMPLED = (0.6, 0.3)  # share of samples whose whole view, and whose crop, are made of patches drawn anew
 
 
@@ -38,7 +38,7 @@ class _Prototypes(nn.Module):
     def __init__(self, encoder: Encoder, kinds: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.directions_KD = nn.Parameter(torch.randn(kinds, 2 * encoder.token_shape[1]))
+        self.directions_KD = nn.Parameter(torch.randn(kinds, encoder.looks * encoder.token_shape[1]))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
         self.detect_scale_K = nn.Parameter(torch.ones(kinds))
         self.detect_bias_K = nn.Parameter(torch.full((kinds,), -2.0))
@@ -96,7 +96,7 @@ def train_encoder(
 def _sample(
     scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, seed: int, index: int
 ) -> tuple[np.ndarray, ...]:
-    """One picture, clean and degraded: views 2,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
+    """One picture, clean and degraded: views L,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
     rng = np.random.default_rng([seed, index])
     clean = clean_scene(scenes, rng)
     chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
@@ -107,7 +107,7 @@ def _sample(
     labels[chosen] = 1
     spec = replace(ViewSpec.from_encoder(COMPACT), crops=1)
     pair = np.stack([make_views(quantised(image), spec) for image in (clean, degraded)])
-    for view, share in enumerate(_RESAMPLED):
+    for view, share in zip((0, -1), _RESAMPLED, strict=True):
         if rng.random() < share:
             pair[:, view] = resample_patches(pair[:, view], _PATCH_PX, rng)
     return pair[0], pair[1], labels
@@ -135,7 +135,7 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     count = len(batch["labels"])
     views = torch.cat([batch["clean"], batch["degraded"]]).flatten(0, 1).permute(0, 3, 1, 2)
     tokens = model.encoder.tokens_of_view(views.float() / 127.5 - 1).float()
-    q_2BD = pooled(tokens.unflatten(0, (2 * count, 2)).flatten(1, 2))
+    q_2BD = model.encoder.pooled(tokens.unflatten(0, (2 * count, -1)).flatten(1, 2))
     clean_BD, degraded_BD = q_2BD[:count], q_2BD[count:]
     labels_BK = batch["labels"]
     p_KD = F.normalize(model.directions_KD, dim=1)

@@ -14,7 +14,6 @@ from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.errors import StorageRefusedError
 from fdi_lib.manifest import Pools, StorageSettings
 from fdi_lib.manifest.settings import ClassifyPool
-from fdi_lib.models.encoder import pooled
 from fdi_lib.storage.pack import tar_bytes
 from fdi_lib.training.pair_checks import PairReport
 from jobs.pair_stream import PairStream, pair_moments, pair_reports
@@ -31,6 +30,9 @@ class Statistics:
         x = views_BVHWC.astype(np.float32) / 255
         numbers = np.stack([x.mean((2, 3)), x.std((2, 3))], axis=2)  # B, V, 2, 3
         return torch.from_numpy(numbers.reshape(len(x), 4, 3))
+
+    def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
+        return tokens_BTD.unflatten(1, (2, 2)).mean(2).flatten(1)
 
 
 def pixels_of(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +74,7 @@ def test_moments_are_those_of_one_process(shards, ray_local):
     sides = [[make_views(pair[side], SPEC) for pair in map(pixels_of, range(12))] for side in (0, 1)]
     degraded, clean = (Statistics().tokens(np.stack(views)) for views in sides)
     np.testing.assert_allclose(found.fdi_tokens_TD, (degraded - clean).mean(0).numpy(), rtol=1e-5)
+    pooled = Statistics().pooled
     difference = (pooled(degraded) - pooled(clean)).double().numpy()
     np.testing.assert_allclose(found.difference.mean_D, difference.mean(0), rtol=1e-5)
     expected = np.cov(difference, rowvar=False, bias=True)

@@ -23,6 +23,9 @@ class _Statistics:
         numbers = np.stack([x.mean((2, 3, 4)), x.std((2, 3, 4)), detail], axis=2)  # B, V, 3
         return torch.from_numpy(np.repeat(numbers[:, :, None], 2, axis=2).reshape(len(x), 4, 3))
 
+    def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
+        return tokens_BTD.unflatten(1, (2, 2)).mean(2).flatten(1)
+
 
 def _pictures(count: int, seed: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
