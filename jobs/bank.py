@@ -17,9 +17,10 @@ from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.manifest.kinds import PairSettings, SyntheticPairSettings
 from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import compact_folder, file_sha256
+from fdi_lib.models.presets import compact_folder
 from fdi_lib.models.weights import read_config
 from fdi_lib.training.bank import bank_from_moments, build_bank
 from fdi_lib.training.encoder import quantised

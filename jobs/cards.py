@@ -16,7 +16,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fdi_lib.manifest import TrainManifest
-from fdi_lib.models.presets import compact_folder, file_sha256
+from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.presets import compact_folder
 
 _ABOUT = {
     "base": "Frozen diffusion base: a denoising UNet of photographs on a pixel-unshuffled latent (v prediction).",

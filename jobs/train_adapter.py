@@ -28,9 +28,10 @@ from fdi_lib.manifest.locations import local_path
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base import Base
+from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import compact_folder, describe, file_sha256
+from fdi_lib.models.presets import compact_folder, describe
 from fdi_lib.models.weights import read_config
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store

@@ -12,7 +12,6 @@ Suffixes: B batch, C channels, H and W height and width, T FDI tokens, D their w
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.checkpoints import fetched, is_repository
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 
@@ -206,8 +206,8 @@ class FDIAdapter(nn.Module):
             WeightsError: a file or key is missing or of another shape; only safetensors is ever read.
         """
         folder = Path(path_or_id)
-        if not folder.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)):
-            folder = _from_hub(str(path_or_id), revision)
+        if is_repository(str(path_or_id)):
+            folder = fetched(str(path_or_id), revision, ["*.safetensors", "config.json"])
         fdi = folder / "fdi.safetensors"
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(folder).items()}
         if not fdi.is_file():
@@ -215,18 +215,6 @@ class FDIAdapter(nn.Module):
         adapter = cls(AdapterConfig(**values), load_file(fdi)["tokens"])
         load_strictly(adapter, folder / "adapter.safetensors")
         return adapter
-
-
-def _from_hub(repository: str, revision: str | None) -> Path:
-    """Fetch an adapter's files, and no others, into the Hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors", "config.json"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{repository}: no folder, and not to be had from the Hub ({reason})") from error
 
 
 class _Refiner(nn.Module):

@@ -12,9 +12,10 @@ from fdi_lib.core.similarity import decide
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import ModelFolders, file_sha256, model_folders
+from fdi_lib.models.presets import ModelFolders, model_folders
 
 
 class Classifier:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.manifest.locations import local_path
+from fdi_lib.models.checkpoints import file_sha256
 
 _COMPACT = Path(__file__).resolve().parent.parent / "weights" / "compact"
 
@@ -86,12 +85,6 @@ def model_folders(models: ModelSettings) -> ModelFolders:
 def view_spec(models: ModelSettings) -> ViewSpec:
     """The views that the encoder takes, from its configuration alone."""
     return ViewSpec.from_encoder(json.loads((model_folders(models).encoder / "config.json").read_text()))
-
-
-@lru_cache(maxsize=256)
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a weights file; the identity of a model everywhere in this project."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe_models(models: ModelSettings) -> dict[str, Any]:

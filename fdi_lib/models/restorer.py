@@ -23,9 +23,10 @@ from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
+from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
-from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, file_sha256, model_folders
+from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
 from fdi_lib.models.sampling import Init, Schedule, sample
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.checkpoints import fill
 
 
 def save_half(module: nn.Module, path: Path) -> None:
@@ -30,17 +31,7 @@ def load_strictly(module: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: not found")
-    weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != found:
-        wrong = sorted({name for name, _ in expected.items() ^ found.items()})
-        raise WeightsError(
-            f"{path}: {len(wrong)} tensors don't fit; {wrong[0]}: expected {expected.get(wrong[0])}, "
-            f"found {found.get(wrong[0])}"
-        )
-    module.load_state_dict(weights)
-    module.eval().requires_grad_(False)
+    fill(module, load_file(path), str(path), torch.float32)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

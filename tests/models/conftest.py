@@ -11,8 +11,8 @@ from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import Content, Entry, ReferenceBank
 from fdi_lib.models.base import Base
+from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.encoder import COMPACT, Encoder
-from fdi_lib.models.presets import file_sha256
 
 NAMES = ("haze", "jpeg", "noise")
 
