@@ -1,8 +1,7 @@
 """The method a user would otherwise pick for each degradation, to compare a restoration with.
 
-Library functions where scikit-image has them. Parameters were tuned by :func:`tune` on the calibration pictures only;
-a method that harms there is replaced by doing nothing. It does not know about adapters, files or scores of the test
-pictures.
+Filters are those of ``filters.py``. Parameters were tuned by :func:`tune` on the calibration pictures only; a method
+that harms there is replaced by doing nothing. It does not know about adapters, files or scores of the test pictures.
 """
 
 from __future__ import annotations
@@ -12,85 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import convolve, minimum_filter, uniform_filter
-from skimage.exposure import equalize_adapthist
-from skimage.morphology import closing, dilation, disk, opening
-from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_biharmonic
 
+from fdi_lib.core.filters import (
+    adaptive_histogram,
+    dark_channel,
+    deconvolved_disc,
+    deconvolved_line,
+    evened,
+    gain_to_mean,
+    median,
+    non_local_means,
+    sharpened,
+    stretched,
+    tophat_inpainting,
+    total_variation,
+    without_bright,
+    without_dark,
+)
 from fdi_lib.core.metrics import psnr
-
-
-def noise_sigma(image: np.ndarray) -> float:
-    """Standard deviation of white noise in an HW3 image [0, 1], by Immerkaer's mask (CVIU 1996), mean over channels."""
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    response = convolve(image, mask[..., None], mode="reflect")
-    return float(np.sqrt(np.pi / 2) * np.abs(response).mean() / 6)
-
-
-def non_local_means(image: np.ndarray, h_factor: float, patch_px: int, reach_px: int) -> np.ndarray:
-    """Non-local means (Buades et al. 2005) with the noise estimated from the image; ``h_factor`` scales the filter."""
-    sigma = noise_sigma(image)
-    return denoise_nl_means(
-        image,
-        patch_size=patch_px,
-        patch_distance=reach_px,
-        h=h_factor * sigma,
-        sigma=sigma,
-        fast_mode=True,
-        channel_axis=-1,
-    )
-
-
-def total_variation(image: np.ndarray, weight: float) -> np.ndarray:
-    """Total variation denoising (Chambolle 2004), channels together."""
-    return denoise_tv_chambolle(image, weight=weight, channel_axis=-1)
-
-
-def dark_channel(image: np.ndarray, patch_px: int, omega: float, floor: float, radius_px: int) -> np.ndarray:
-    """Dark channel prior (He et al. 2009): airlight, transmission refined by a guided filter, scene radiance."""
-    dark = minimum_filter(image.min(axis=2), patch_px)
-    brightest = np.argsort(dark.ravel())[-max(1, dark.size // 1000) :]
-    airlight = image.reshape(-1, 3)[brightest].mean(axis=0)
-    raw = 1 - omega * minimum_filter((image / np.maximum(airlight, 1e-3)).min(axis=2), patch_px)
-    transmission = _guided(image.mean(axis=2), raw, radius_px)
-    return (image - airlight) / np.maximum(transmission, floor)[..., None] + airlight
-
-
-def _guided(guide: np.ndarray, image: np.ndarray, radius_px: int, epsilon: float = 1e-3) -> np.ndarray:
-    """Guided filter (He et al. 2010) of one HW plane by another, box windows of ``2 * radius_px + 1``."""
-
-    def box(plane: np.ndarray) -> np.ndarray:
-        return uniform_filter(plane, 2 * radius_px + 1, mode="nearest")
-
-    mean_guide, mean_image = box(guide), box(image)
-    slope = (box(guide * image) - mean_guide * mean_image) / (box(guide * guide) - mean_guide**2 + epsilon)
-    return box(slope) * guide + box(mean_image - slope * mean_guide)
-
-
-def adaptive_histogram(image: np.ndarray, clip_limit: float, mean: float) -> np.ndarray:
-    """Gamma to a target mean brightness, then contrast-limited adaptive equalisation (CLAHE), none at limit 0."""
-    grey = float(np.clip(image.mean(), 1e-3, 0.999))
-    lifted = np.clip(image, 0, 1) ** (np.log(mean) / np.log(grey))
-    return equalize_adapthist(lifted, clip_limit=clip_limit) if clip_limit else lifted
-
-
-def gain_to_mean(image: np.ndarray, mean: float) -> np.ndarray:
-    """Multiply so that the mean brightness becomes ``mean``; highlights clip."""
-    return image * (mean / max(float(image.mean()), 1e-3))
-
-
-def tophat_inpainting(image: np.ndarray, radius_px: int, threshold: float, grow_px: int, most: float) -> np.ndarray:
-    """Fill thin bright and dark structures, found by white and black top-hat, by biharmonic inpainting.
-
-    A mask over more than the share ``most`` is not scratches but texture: the image is returned as it is.
-    """
-    grey, element = image.mean(axis=2), disk(radius_px)
-    hat = np.maximum(grey - opening(grey, element), closing(grey, element) - grey)
-    mask = hat > threshold
-    mask = dilation(mask, disk(grow_px)) if grow_px else mask
-    if not mask.any() or mask.mean() > most:
-        return image
-    return inpaint_biharmonic(image, mask, channel_axis=-1, split_into_regions=False)
 
 
 def nothing(image: np.ndarray) -> np.ndarray:
@@ -113,8 +51,12 @@ class Method:
 
 NOTHING = Method("do nothing", nothing)
 
+_Candidate = tuple[str, Callable[..., np.ndarray], dict[str, Sequence[float]]]
+_UNSHARP: _Candidate = ("unsharp mask", sharpened, {"radius_px": (1.0, 2.0, 4.0), "amount": (0.3, 0.6, 1.0, 1.5)})
+_MEDIAN: _Candidate = ("median", median, {"size_px": (3, 5, 7)})
+
 # What tune() chooses from: a method with the values tried for each parameter.
-CANDIDATES: dict[str, list[tuple[str, Callable[..., np.ndarray], dict[str, Sequence[float]]]]] = {
+CANDIDATES: dict[str, list[_Candidate]] = {
     "noise": [
         (
             "non-local means",
@@ -150,6 +92,38 @@ CANDIDATES: dict[str, list[tuple[str, Callable[..., np.ndarray], dict[str, Seque
             tophat_inpainting,
             {"radius_px": (2, 3), "threshold": (0.06, 0.08, 0.1, 0.15), "grow_px": (1, 2), "most": (0.4, 0.6, 0.8)},
         )
+    ],
+    "motion_blur": [
+        ("Wiener, estimated direction", deconvolved_line, {"length_px": (5.0, 9.0, 15.0), "balance": (0.03, 0.1, 0.3)}),
+        _UNSHARP,
+    ],
+    "defocus": [
+        ("Wiener, estimated disc", deconvolved_disc, {"scale": (0.5, 0.75, 1.0), "balance": (0.01, 0.03, 0.1, 0.3)}),
+        _UNSHARP,
+    ],
+    "low_resolution": [("bicubic and unsharp mask", *_UNSHARP[1:]), _MEDIAN],
+    "rain": [("opening", without_bright, {"width_px": (2, 3, 5, 7), "height_px": (1, 2)}), _MEDIAN],
+    "snow": [("opening", without_bright, {"width_px": (3, 5, 7, 9), "height_px": (3, 5, 7, 9)}), _MEDIAN],
+    "raindrop": [("opening", without_bright, {"width_px": (3, 5), "height_px": (3, 5)}), _MEDIAN],
+    "shadow": [
+        ("retinex", evened, {"sigma_px": (10.0, 20.0, 40.0), "power": (0.4, 0.6, 0.8), "level": (0.75, 0.95)}),
+        ("gamma and CLAHE", adaptive_histogram, {"clip_limit": (0.0, 0.001, 0.005), "mean": (0.3, 0.35, 0.4, 0.45)}),
+    ],
+    "fade": [
+        (
+            "levels of each channel",
+            stretched,
+            {"low": (0.0, 0.01, 0.05), "high": (0.95, 0.99, 1.0), "black": (0.0, 0.05), "white": (0.7, 0.8, 0.9)},
+        ),
+        ("gamma and CLAHE", adaptive_histogram, {"clip_limit": (0.0, 0.001, 0.005), "mean": (0.3, 0.35, 0.4, 0.45)}),
+    ],
+    "stain": [
+        ("background division", evened, {"sigma_px": (10.0, 20.0, 40.0), "power": (0.2, 0.4), "level": (0.5, 0.75)}),
+        ("levels of each channel", stretched, {"low": (0.0, 0.01), "high": (0.99,), "black": (0.0,), "white": (0.9,)}),
+    ],
+    "bleed_through": [
+        ("closing", without_dark, {"size_px": (1, 2, 3, 5), "mix": (0.5, 0.75, 1.0)}),
+        ("background division", evened, {"sigma_px": (5.0, 10.0, 20.0), "power": (0.3, 0.6), "level": (0.75, 0.95)}),
     ],
 }
 
@@ -204,6 +178,16 @@ CHOSEN: dict[str, Method] = {
         tophat_inpainting,
         {"radius_px": 2, "threshold": 0.08, "grow_px": 1, "most": 0.8},
     ),  # 12.6
+    "rain": Method("opening", without_bright, {"width_px": 7, "height_px": 2}),  # 5.3
+    "snow": Method("opening", without_bright, {"width_px": 9, "height_px": 3}),  # 3.8
+    "raindrop": Method("median", median, {"size_px": 7}),  # 0.7
+    "shadow": Method("retinex", evened, {"sigma_px": 10.0, "power": 0.8, "level": 0.95}),  # 4.4
+    "fade": Method("gamma", adaptive_histogram, {"clip_limit": 0.0, "mean": 0.3}),  # 2.9
+    "stain": Method("background division", evened, {"sigma_px": 40.0, "power": 0.2, "level": 0.75}),  # 0.0
+    "bleed_through": Method("closing", without_dark, {"size_px": 5, "mix": 1.0}),  # 2.8
+    "low_resolution": Method("median", median, {"size_px": 7}),  # 0.3
+    "defocus": Method("Wiener, estimated disc", deconvolved_disc, {"scale": 0.5, "balance": 0.3}),  # 0.4
+    "motion_blur": Method("Wiener, estimated direction", deconvolved_line, {"length_px": 5.0, "balance": 0.3}),  # 0.1
 }
 
 
