@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 
 from fdi_lib.core.moments import PairMoments
-from fdi_lib.core.views import ViewSpec
-from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.manifest.kinds import PairSettings, SyntheticPairSettings
 from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.models.checkpoints import file_sha256
-from fdi_lib.models.device import accelerator
-from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import compact_folder
-from fdi_lib.models.weights import read_config
+from fdi_lib.models.encoders import EncoderFiles, load_encoder
+from fdi_lib.models.presets import encoder_files
 from fdi_lib.training.bank import bank_from_moments, build_bank
 from fdi_lib.training.encoder import quantised
 from fdi_lib.training.pair_checks import PairReport
@@ -46,18 +42,14 @@ def build(manifest: BankManifest) -> dict[str, Any]:
 
     Raises:
         ManifestError: pictures or pairs are missing, or banks to merge don't belong together.
-        WeightsError: the encoder, or a bank to merge, is missing.
+        WeightsError: the encoder, or a bank to merge, is missing or not the one that it should be.
     """
-    folder = Path(manifest.models.encoder.uri) if manifest.models.encoder else compact_folder() / "encoder"
-    weights, output = folder / "encoder.safetensors", local_folder(manifest.output)
-    if not weights.is_file():
-        raise WeightsError(f"models.encoder: {weights} not found")
-    encoder_sha256 = file_sha256(weights)
-    others = {uri: ReferenceBank.from_pretrained(Path(uri), encoder_sha256) for uri in manifest.merge}
+    encoder, output = encoder_files(manifest.models.encoder), local_folder(manifest.output)
+    others = {uri: ReferenceBank.from_pretrained(Path(uri), encoder.sha256) for uri in manifest.merge}
     if manifest.synthetic:
-        bank, summary = _synthetic(manifest, manifest.synthetic, folder)
+        bank, summary = _synthetic(manifest, manifest.synthetic, encoder)
     elif manifest.pairs:
-        bank, summary = _from_pairs(manifest, folder)
+        bank, summary = _from_pairs(manifest, encoder)
     else:
         bank, summary = others.pop(manifest.merge[0]), {}
     for uri, other in others.items():
@@ -79,13 +71,12 @@ def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBan
 
 
 def _synthetic(
-    manifest: BankManifest, made: SyntheticPairSettings, folder: Path
+    manifest: BankManifest, made: SyntheticPairSettings, encoder: EncoderFiles
 ) -> tuple[ReferenceBank, dict[str, Any]]:
     """Draw content and references as the encoder's training does; thresholds come from the calibration split.
 
     Neither the encoder nor the references have seen that.
     """
-    encoder = _encoder(folder)
     table, root = Path(made.pictures), Path(made.uri)
     rng = np.random.default_rng(manifest.seed)
     scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
@@ -93,8 +84,8 @@ def _synthetic(
     reference = content[:_REFERENCES]
     held_out, weights = _clean_images(read_list(table, root, "calibration"), rng)
     bank = build_bank(
-        encoder,
-        file_sha256(folder / "encoder.safetensors"),
+        encoder.load(),
+        encoder.sha256,
         made.degradations,
         content,
         reference,
@@ -106,29 +97,24 @@ def _synthetic(
     return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
 
 
-def _from_pairs(manifest: BankManifest, folder: Path) -> tuple[ReferenceBank, dict[str, Any]]:
+def _from_pairs(manifest: BankManifest, encoder: EncoderFiles) -> tuple[ReferenceBank, dict[str, Any]]:
     """Build from moments of any number of stored pairs, on Ray. Which are held out follows from their names."""
     held, learnt, left_out = {}, {}, 0
     with cluster(manifest.pools, _WAIT_S, restoring=False):
         for pairs in manifest.pairs:
-            held[pairs.task], unfit = _moments(manifest, pairs, folder, (0.0, manifest.held_out_fraction))
-            learnt[pairs.task], more = _moments(manifest, pairs, folder, (manifest.held_out_fraction, 1.0))
+            held[pairs.task], unfit = _moments(manifest, pairs, encoder, (0.0, manifest.held_out_fraction))
+            learnt[pairs.task], more = _moments(manifest, pairs, encoder, (manifest.held_out_fraction, 1.0))
             left_out += unfit + more
-    rate, encoder_sha256 = manifest.clean_false_positive_rate, file_sha256(folder / "encoder.safetensors")
     counts = {"references": sum(m.count for m in learnt.values()), "held_out": sum(m.count for m in held.values())}
-    return bank_from_moments(learnt, held, rate, encoder_sha256), counts | {"left_out": left_out}
-
-
-def _encoder(folder: Path) -> Encoder:
-    return Encoder.from_pretrained(folder).to(accelerator())
+    bank = bank_from_moments(learnt, held, manifest.clean_false_positive_rate, encoder.sha256)
+    return bank, counts | {"left_out": left_out}
 
 
 def _moments(
-    manifest: BankManifest, pairs: PairSettings, folder: Path, places: tuple[float, float]
+    manifest: BankManifest, pairs: PairSettings, encoder: EncoderFiles, places: tuple[float, float]
 ) -> tuple[PairMoments, int]:
     """Moments of the fit pairs among these places, and how many were left out; the log names each."""
-    spec = ViewSpec.from_encoder(read_config(folder))
-    stream = PairStream(pairs.uri, pairs.kind, pairs.storage, spec, seed=manifest.seed, places=places)
+    stream = PairStream(pairs.uri, pairs.kind, pairs.storage, encoder.view_spec, seed=manifest.seed, places=places)
     unfit: list[str] = []
 
     def note(reports: list[PairReport]) -> None:
@@ -137,7 +123,7 @@ def _moments(
                 unfit.append(f"{report.name}: {'; '.join(report.reasons)}")
                 log.warning("%s: left out: %s", pairs.task, unfit[-1])
 
-    found = pair_moments(stream, partial(_encoder, folder.absolute()), manifest.pools, note)
+    found = pair_moments(stream, partial(load_encoder, encoder.origin), manifest.pools, note)
     count = found.count if found else 0
     if found is None or count < _FEWEST:
         what = "held out" if places[0] == 0 else "to learn from"

@@ -29,9 +29,7 @@ from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base import Base
 from fdi_lib.models.checkpoints import file_sha256
-from fdi_lib.models.device import accelerator
-from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import compact_folder, describe
+from fdi_lib.models.presets import compact_folder, describe, encoder_files
 from fdi_lib.models.weights import read_config
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
@@ -73,7 +71,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
         if isinstance(data, _Clean):
             learnt, held_out, pictures = data.learnt, data.held_out, data.pictures
         else:
-            encoder = Encoder.from_pretrained(_folder(manifest, "encoder")).to(accelerator())
+            encoder = encoder_files(manifest.models.encoder).load()
             own = train_pairs.checked(manifest, data, encoder, bank)
             plan = replace(plan_of(manifest, own.identity, bank), fdi=own.entry.tokens_TD)
             learnt, held_out, pictures = own.learnt, own.held_out, len(own.learnt)
@@ -196,13 +194,10 @@ def bank_of(manifest: TrainManifest) -> ReferenceBank:
     Raises:
         WeightsError: it is missing, or was built with another encoder.
     """
-    encoder = _folder(manifest, "encoder") / "encoder.safetensors"
-    if not encoder.is_file():
-        raise WeightsError(f"models.encoder: {encoder} not found")
-    return ReferenceBank.from_pretrained(_folder(manifest, "bank"), file_sha256(encoder))
+    return ReferenceBank.from_pretrained(_folder(manifest, "bank"), encoder_files(manifest.models.encoder).sha256)
 
 
-def _folder(manifest: TrainManifest, part: Literal["encoder", "base", "bank"]) -> Path:
+def _folder(manifest: TrainManifest, part: Literal["base", "bank"]) -> Path:
     given = getattr(manifest.models, part)
     return Path(getattr(given, "uri", given)).absolute() if given else compact_folder() / part
 

@@ -22,7 +22,7 @@ from fdi_lib.core.views import to_rgb8
 from fdi_lib.manifest import Pools, RestoreSettings, TrainManifest
 from fdi_lib.models.bank import Entry, ReferenceBank
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder
+from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder, encoder_files
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
@@ -134,12 +134,10 @@ def folders_with(manifest: TrainManifest, adapter: Path | None) -> ModelFolders:
         adapter: folder of the new adapter, if there is one yet; its name is the adapter's.
     """
     m, preset = manifest.models, compact_folder()
-    encoder, base = (Path(given.uri) if given else preset / name for name, given in
-                     (("encoder", m.encoder), ("base", m.base)))  # fmt: skip
+    base = Path(m.base.uri) if m.base else preset / "base"
     beside = {} if m.encoder or m.base else adapter_folders(preset / "adapters")
-    return ModelFolders(
-        encoder, base, Path(m.bank or preset / "bank"), beside | ({adapter.name: adapter} if adapter else {})
-    )
+    bank, adapters = Path(m.bank or preset / "bank"), beside | ({adapter.name: adapter} if adapter else {})
+    return ModelFolders(encoder_files(m.encoder).folder, base, bank, adapters)
 
 
 def _sample(task: str, name: str, pair: Pair) -> Sample:

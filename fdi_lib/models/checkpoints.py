@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from fdi_lib.errors import WeightsError
 
@@ -51,8 +51,13 @@ def fetched(uri: str, revision: str | None, patterns: Collection[str]) -> Path:
         raise WeightsError(f"{uri}: no folder, and not to be had from the Hub ({reason})") from error
 
 
-def weight_files(folder: Path, stem: str) -> list[Path]:
+def weight_files(folder: Path, stem: str, wanted: Callable[[str], bool] = lambda _: True) -> list[Path]:
     """Files of a model's weights: ``STEM.safetensors``, or the shards that ``STEM.safetensors.index.json`` names.
+
+    Args:
+        folder: that holds them.
+        stem: of their names.
+        wanted: of shards, only those are named, and must be there, that hold a tensor with such a name.
 
     Raises:
         WeightsError: there are none, or only pickles, or a shard is missing.
@@ -61,7 +66,7 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        shards = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        shards = shards_of(index, wanted)
         missing = [path for path in shards if path.parent != folder or not path.is_file()]
         if missing:
             raise WeightsError(f"{index}: {missing[0].name} is missing beside it")
@@ -72,6 +77,37 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
             f"{folder}: only {pickles[0]}, which may hold code and is never read; convert it to safetensors"
         )
     raise WeightsError(f"{single}: not found")
+
+
+def shards_of(index: Path, wanted: Callable[[str], bool]) -> list[Path]:
+    """The shards that an index names for tensors with wanted names; they need not be there.
+
+    Raises:
+        WeightsError: there are none, or this is no index.
+    """
+    try:
+        names = {file for tensor, file in json.loads(index.read_text())["weight_map"].items() if wanted(tensor)}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{index}: no index of shards ({error!r})") from error
+    if not names:
+        raise WeightsError(f"{index}: names no tensor of this model")
+    return sorted(index.parent / name for name in names)
+
+
+def tensor_names(files: Iterable[Path]) -> list[str]:
+    """Names of all tensors, without reading any.
+
+    Raises:
+        WeightsError: a file is damaged, a broken download, say.
+    """
+    names: list[str] = []
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as weights:
+                names += weights.keys()
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: damaged ({error}); fetch it again") from error
+    return names
 
 
 def read_tensors(files: Iterable[Path], prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor]:

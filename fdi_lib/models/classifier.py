@@ -12,9 +12,8 @@ from fdi_lib.core.similarity import decide
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.models.checkpoints import file_sha256
-from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import ModelFolders, model_folders
 
 
@@ -57,11 +56,11 @@ class Classifier:
         cls, folders: ModelFolders, classify: ClassifySettings, restore: RestoreSettings, batch: int = 1
     ) -> Classifier:
         """Load encoder and bank; an adapter with another entry than the bank's brings it along."""
-        encoder = Encoder.from_pretrained(folders.encoder).to(accelerator())
-        bank = ReferenceBank.from_pretrained(folders.bank, file_sha256(folders.encoder / "encoder.safetensors"))
+        found = find_encoder(folders.encoder)
+        bank = ReferenceBank.from_pretrained(folders.bank, found.sha256)
         for name in folders.adapter_names():
             bank = bank.with_entry_of(folders.adapters[name])
-        return cls(encoder, bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
+        return cls(found.load(), bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
 
     @property
     def view_spec(self) -> ViewSpec:

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         self.config = config
         self.vision_model = Blip2VisionModel(Blip2VisionConfig(**config["vision"]))
         self.qformer = Blip2QFormerModel(Blip2QFormerConfig(**config["qformer"]))
-        width = config["qformer"]["hidden_size"]
+        width = self.qformer.config.hidden_size
         self.query_tokens = nn.Parameter(torch.randn(1, config["query_tokens"], width) * 0.02)
         self.view_spec = ViewSpec.from_encoder(config)
 
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         return self.view_spec.wholes + 1
 
     def tokens_of_view(self, view_BCHW: torch.Tensor) -> torch.Tensor:
-        """Views B3HW float in [-1, 1], RGB -> query tokens B,T,D."""
+        """Views B3HW float, RGB, normalised (in [-1, 1], where the configuration has no mean) -> query tokens B,T,D."""
         hidden_BND = self.vision_model(pixel_values=view_BCHW).last_hidden_state
         query_BTD = self.query_tokens.expand(len(view_BCHW), -1, -1)
         return self.qformer(query_embeds=query_BTD, encoder_hidden_states=hidden_BND).last_hidden_state
@@ -67,6 +67,9 @@ class Encoder(nn.Module):
 
         Returns:
             float32 B,L*T,D on the CPU: the tokens of each view of the whole, then the mean over the crops of theirs.
+
+        Raises:
+            FloatingPointError: a token is NaN or infinite.
         """
         count, views = views_BVHWC.shape[:2]
         flat = (
@@ -75,9 +78,18 @@ class Encoder(nn.Module):
             .flatten(0, 1)
             .permute(0, 3, 1, 2)
         )
-        tokens = self.tokens_of_view(flat.float() / 127.5 - 1).unflatten(0, (count, views))
+        tokens = self.tokens_of_view(self._normalised(flat.float())).float().unflatten(0, (count, views))
+        if not tokens.isfinite().all():  # a comparison with NaN would only ever say "clean"
+            raise FloatingPointError("the encoder returned values that are not finite")
         wholes = self.view_spec.wholes
         return torch.cat([tokens[:, :wholes].flatten(1, 2), tokens[:, wholes:].mean(1)], dim=1).cpu()
+
+    def _normalised(self, views_BCHW: torch.Tensor) -> torch.Tensor:
+        """Values 0 to 255 as the vision model was trained on them: in [-1, 1], or by a checkpoint's own statistics."""
+        if "mean" not in self.config:
+            return views_BCHW / 127.5 - 1
+        mean_C, std_C = (torch.tensor(self.config[key], device=views_BCHW.device) for key in ("mean", "std"))
+        return (views_BCHW / 255 - mean_C[:, None, None]) / std_C[:, None, None]
 
     def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
         """Pool tokens to the classifier's feature q(x): B,L*T,D -> B,L*D (mean over each look's tokens)."""

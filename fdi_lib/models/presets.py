@@ -10,9 +10,11 @@ from typing import Any
 
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
-from fdi_lib.manifest import ModelSettings
+from fdi_lib.manifest import CheckpointSettings, ModelSettings
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.encoders import EncoderFiles, find_encoder
+from fdi_lib.models.weights import read_config
 
 _COMPACT = Path(__file__).resolve().parent.parent / "weights" / "compact"
 
@@ -22,6 +24,11 @@ _LICENCE = "Apache-2.0"  # of the shipped compact weights; model cards name the 
 def compact_folder() -> Path:
     """Folder of the shipped compact preset."""
     return _COMPACT
+
+
+def encoder_files(encoder: CheckpointSettings | None) -> EncoderFiles:
+    """The encoder that a manifest names, or the preset's; see :func:`fdi_lib.models.encoders.find_encoder`."""
+    return find_encoder(encoder or _COMPACT / "encoder")
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,13 @@ def model_folders(models: ModelSettings) -> ModelFolders:
     Raises:
         WeightsError: a folder lacks its weights.
     """
-    encoder = _COMPACT / "encoder" if models.encoder is None else Path(models.encoder.uri)
+    encoder = encoder_files(models.encoder).folder
     base = _COMPACT / "base" if models.base is None else Path(models.base.uri)
     adapters = adapter_folders(_COMPACT / "adapters") if models.preset == "compact" else {}
     own = adapter_folders(Path(models.adapters)) if models.adapters is not None else {}
     adapters |= own
     folders = ModelFolders(encoder, base, Path(models.bank or _COMPACT / "bank"), adapters)
     for key, path in (
-        ("encoder", folders.encoder / "encoder.safetensors"),
         ("base", folders.base / "base.safetensors"),
         ("bank", folders.bank / "bank.safetensors"),
     ):
@@ -84,7 +90,7 @@ def model_folders(models: ModelSettings) -> ModelFolders:
 
 def view_spec(models: ModelSettings) -> ViewSpec:
     """The views that the encoder takes, from its configuration alone."""
-    return ViewSpec.from_encoder(json.loads((model_folders(models).encoder / "config.json").read_text()))
+    return encoder_files(models.encoder).view_spec
 
 
 def describe_models(models: ModelSettings) -> dict[str, Any]:
@@ -100,12 +106,20 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
     """What :func:`describe_models` says, for folders that are known.
 
     Raises:
-        WeightsError: an adapter was made for another base or encoder.
+        WeightsError: bank or adapter were made for another base or encoder.
     """
     described: dict[str, Any] = {"preset": preset}
-    for key in ("encoder", "base", "bank"):
+    encoder = find_encoder(folders.encoder)
+    described["encoder"] = {"sha256": encoder.sha256, "licence": _licence(encoder.folder)}
+    for key in ("base", "bank"):
         path = getattr(folders, key) / f"{key}.safetensors"
         described[key] = {"sha256": file_sha256(path), "licence": _licence(path.parent)}
+    made_with = read_config(folders.bank)["encoder_sha256"]
+    if made_with != encoder.sha256:
+        raise WeightsError(
+            f"{folders.bank}: made with encoder {made_with[:12]}, found encoder {encoder.sha256[:12]}; "
+            "build the bank again with `fdi bank build`, or point models.encoder to its own"
+        )
     described["adapters"] = {}
     for name in folders.adapter_names():
         folder = folders.adapters[name]

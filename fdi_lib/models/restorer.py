@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,13 +20,14 @@ from fdi_lib.core.noise import noise_field
 from fdi_lib.core.tiling import blend_window, cut, tile_starts
 from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
+from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
 from fdi_lib.models.sampling import Init, Schedule, sample
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
@@ -44,7 +46,7 @@ class Restorer:
     def __init__(
         self,
         *,
-        encoder: str | Path,
+        encoder: str | Path | CheckpointSettings,
         base: str | Path,
         bank: str | Path,
         adapters: str | Path | Mapping[str, Path],
@@ -53,10 +55,10 @@ class Restorer:
         resident_adapters: int = 8,
         batch: int = 1,
     ) -> None:
-        """Load encoder, bank and base; adapters are loaded when they are first needed.
+        """Load the base; encoder and bank, and each adapter, are loaded when they are first needed.
 
         Args:
-            encoder: folder of the encoder.
+            encoder: folder or Hub id of the encoder, or settings that pin it.
             base: folder of the base.
             bank: folder of the reference bank.
             adapters: folder that holds one folder per adapter, or each adapter's folder by name.
@@ -70,7 +72,7 @@ class Restorer:
             ManifestError: a setting doesn't fit the base.
         """
         named = adapters if isinstance(adapters, Mapping) else adapter_folders(Path(adapters))
-        self._folders = folders = ModelFolders(Path(encoder), Path(base), Path(bank), named)
+        self._folders = folders = ModelFolders(find_encoder(encoder).folder, Path(base), Path(bank), named)
         describe(folders, "custom")
         self._settings = settings = restore or RestoreSettings()
         self._device = accelerator()
@@ -83,7 +85,7 @@ class Restorer:
                 value=str(settings.tile_px),
                 remedy=f"use {-(-settings.tile_px // self.base.multiple_px) * self.base.multiple_px}",
             )
-        self.classifier = Classifier.from_folders(folders, classify or ClassifySettings(), settings)
+        self._classify = classify or ClassifySettings()
         self._capacity, self._batch = resident_adapters, batch
         self._adapters: OrderedDict[str, FDIAdapter] = OrderedDict()
         self.loads = 0  # adapters read from disk so far
@@ -116,6 +118,11 @@ class Restorer:
     def from_preset(cls, preset: str = "compact") -> Restorer:
         """Load a shipped preset with the manifest's defaults."""
         return cls.from_settings(ModelSettings(preset=cast(Any, preset)), ClassifySettings(), RestoreSettings())
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Encoder and bank. An actor that only restores never loads them: a BLIP-2 would fill most of its memory."""
+        return Classifier.from_folders(self._folders, self._classify, self._settings)
 
     @property
     def view_spec(self) -> ViewSpec:

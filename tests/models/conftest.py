@@ -23,9 +23,10 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("preset")
     torch.manual_seed(0)
     Base.compact().save_pretrained(root / "base")
-    Encoder(COMPACT).save_pretrained(root / "encoder")
+    encoder = Encoder(COMPACT)
+    encoder.save_pretrained(root / "encoder")
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
-    rng, count, width = np.random.default_rng(0), len(NAMES), 256
+    rng, count, width = np.random.default_rng(0), len(NAMES), encoder.looks * encoder.token_shape[1]
     entries = tuple(
         Entry(name, rng.normal(size=(16, 128)).astype(np.float32), 9 * rng.normal(size=width),
               rng.normal(size=width) / width**0.5, 1.0, 1, 9 * rng.normal(size=(8, width)))
