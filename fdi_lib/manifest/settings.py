@@ -5,11 +5,12 @@ Does NOT know files, lines or overrides (``load.py``), nor which blocks a kind o
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from fdi_lib.manifest.locations import Location, SafeText, problem
+from fdi_lib.manifest.locations import Location, SafeText, local_path, problem
 
 Auto = Literal["auto"]
 Name = Annotated[
@@ -86,8 +87,15 @@ class CheckpointSettings(Settings):
     uri: SafeText = Field(min_length=1, description="Path or hub id of the checkpoint (safetensors only).")
     revision: str | None = Field(default=None, description="Pinned hub revision (commit hash); a tag can move.")
     sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected hash of the weights file."
-    )
+        default=None, pattern=r"^[0-9a-f]{64}$",
+        description="Expected hash of the weights file; of several files, of what `sha256sum FILES` prints.",
+    )  # fmt: skip
+
+    @field_validator("uri")
+    @classmethod
+    def _same_everywhere(cls, value: str) -> str:
+        path = local_path(value)  # workers may run in another folder; anything else is a hub id
+        return path if path and os.path.isdir(path) else value
 
 
 def _short_form(value: Any) -> Any:
@@ -101,7 +109,7 @@ class ModelSettings(Settings):
     """Which models restore."""
 
     preset: Literal["compact", "custom"] = Field(default="compact", description="`compact` ships with the package.")
-    encoder: Checkpoint | None = Field(default=None, description="custom: BLIP-2 checkpoint.")
+    encoder: Checkpoint | None = Field(default=None, description="custom: BLIP-2 checkpoint or compact encoder.")
     base: Checkpoint | None = Field(default=None, description="custom: SD 1.5-, SD 2.1- or SDXL-shaped checkpoint.")
     bank: Location | None = Field(default=None, description="Reference bank; null is the preset's.")
     adapters: Location | None = Field(

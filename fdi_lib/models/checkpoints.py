@@ -76,7 +76,7 @@ def weight_files(folder: Path, stem: str, wanted: Callable[[str], bool] = lambda
         raise WeightsError(
             f"{folder}: only {pickles[0]}, which may hold code and is never read; convert it to safetensors"
         )
-    raise WeightsError(f"{single}: not found")
+    raise WeightsError(f"{single}: not found; only safetensors is ever read")
 
 
 def shards_of(index: Path, wanted: Callable[[str], bool]) -> list[Path]:

@@ -32,7 +32,7 @@ class EncoderFiles:
     """An encoder that was found.
 
     Args:
-        origin: where; a local path made absolute, so that it means the same in another working directory.
+        origin: where; workers on other machines find it there themselves.
         folder: that holds the files on this machine.
         weights: files with its tensors.
         config: as :class:`Encoder` takes it.
@@ -81,11 +81,7 @@ def find_encoder(encoder: CheckpointSettings | Path | str) -> EncoderFiles:
         WeightsError: there is none, its files are of another kind, or not those that ``sha256`` says.
     """
     given = encoder if isinstance(encoder, CheckpointSettings) else CheckpointSettings(uri=str(encoder))
-    if is_repository(given.uri):
-        folder = _from_hub(given)
-    else:
-        folder = fetched(given.uri, None, ()).absolute()
-        given = given.model_copy(update={"uri": str(folder)})
+    folder = _from_hub(given) if is_repository(given.uri) else fetched(given.uri, None, ())
     if (folder / COMPACT_FILE).is_file():
         found = EncoderFiles(given, folder, (folder / COMPACT_FILE,), read_config(folder))
     elif (folder / "config.json").is_file():

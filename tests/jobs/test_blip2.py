@@ -40,6 +40,13 @@ def _image(name: str | None, number: int) -> np.ndarray:
     return ((degrade(name, clean, rng) if name else clean) * 255).astype(np.uint8)
 
 
+def _training(root: Path, models: dict[str, object]) -> TrainManifest:
+    data = {"kind": "clean", "uri": str(root / "clean")}
+    return TrainManifest.model_validate(
+        {"kind": "train", "task": "noise", "data": data, "models": models, "output": str(root / "noise")}
+    )
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_bank_classifier_and_restorer_work_with_it(preset: Path, tmp_path: Path) -> None:
     save_blip2(tmp_path / "encoder", max_shard_size="60KB")
@@ -50,6 +57,10 @@ def test_bank_classifier_and_restorer_work_with_it(preset: Path, tmp_path: Path)
     assert bank.build(made)["encoder_sha256"] == found.sha256
     references = ReferenceBank.from_pretrained(tmp_path / "bank", found.sha256)
     assert references.tokens_of("haze").shape == (8, 24)
+
+    training = _training(tmp_path, {"base": str(preset / "base"), "bank": str(tmp_path / "bank"), **pinned})
+    plan = train_adapter.plan_of(training, [], train_adapter.bank_of(training))
+    assert plan.config.fdi_shape == (8, 24) and plan.config.encoder_sha256 == found.sha256
 
     base_sha256 = file_sha256(preset / "base" / "base.safetensors")
     for name in NAMES:
@@ -114,11 +125,7 @@ def test_a_pin_that_does_not_hold_is_refused_by_every_job(preset: Path, tmp_path
     models = ModelSettings.model_validate(
         {"preset": "custom", "adapters": str(preset / "adapters"), **others, **pinned}
     )
-    (tmp_path / "clean").mkdir()
-    clean = {"kind": "clean", "uri": str(tmp_path / "clean")}
-    training = TrainManifest.model_validate(
-        {"kind": "train", "task": "noise", "data": clean, "models": others | pinned, "output": str(tmp_path / "noise")}
-    )
+    training = _training(tmp_path, others | pinned)
     pairs = [{"task": "noise", "uri": str(tmp_path)}]
     building = BankManifest.model_validate(
         {"kind": "bank", "pairs": pairs, "models": pinned, "output": str(tmp_path / "bank")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from fdi_lib.manifest import ModelSettings, RestoreManifest, RestoreSettings
+from fdi_lib.manifest import CheckpointSettings, ModelSettings, RestoreManifest, RestoreSettings
 
 DEFAULTS = """
 models: {preset: compact, encoder: null, base: null, bank: null, adapters: null}
@@ -63,3 +65,12 @@ def test_dump_validates_again() -> None:
     models = {"preset": "custom", "encoder": "e", "base": "b", "bank": "/bank", "adapters": "/adapters"}
     before = manifest(models=models, restore={"steps": 4})
     assert RestoreManifest.model_validate(before.model_dump(mode="json")) == before
+
+
+def test_a_checkpoints_folder_means_the_same_in_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org" / "encoder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    uris = [CheckpointSettings(uri=uri).uri for uri in ("org/encoder", f"file://{tmp_path}/org", "org/other", "s3://a")]
+    assert uris == [f"{tmp_path}/org/encoder", f"{tmp_path}/org", "org/other", "s3://a"]
