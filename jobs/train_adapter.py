@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from safetensors.torch import load_file
 
 from fdi_lib.core.degrade import NAMES
 from fdi_lib.errors import ManifestError, WeightsError
-from fdi_lib.manifest import TrainManifest
+from fdi_lib.manifest import CheckpointSettings, TrainManifest
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.models.base import Base
-from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.base_files import base_sha256, fetch_base
+from fdi_lib.models.checkpoints import file_sha256, is_repository
 from fdi_lib.models.presets import compact_folder, describe, encoder_files
+from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.models.weights import read_config
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
@@ -178,7 +179,9 @@ def check_recipes(names: Sequence[str], key: str) -> None:
 
 def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> str:
     """Hash of all that a training's result depends on: the manifest's dials, the data, the weights' hashes."""
-    dials = manifest.model_dump_json(exclude=_FREE)  # type: ignore[arg-type]
+    # A block that says nothing of its own leaves the recipe what it was before there was one.
+    free = _FREE if manifest.adapter.model_dump(exclude_defaults=True) else _FREE | {"adapter": True}
+    dials = manifest.model_dump_json(exclude=free)  # type: ignore[arg-type]
     if manifest.initial:
         name = "adapter.safetensors" if manifest.model == "adapter" else f"{manifest.model}.safetensors"
         initial = Path(manifest.initial, name)
@@ -194,12 +197,23 @@ def bank_of(manifest: TrainManifest) -> ReferenceBank:
     Raises:
         WeightsError: it is missing, or was built with another encoder.
     """
-    return ReferenceBank.from_pretrained(_folder(manifest, "bank"), encoder_files(manifest.models.encoder).sha256)
+    return ReferenceBank.from_pretrained(_bank_folder(manifest), encoder_files(manifest.models.encoder).sha256)
 
 
-def _folder(manifest: TrainManifest, part: Literal["base", "bank"]) -> Path:
-    given = getattr(manifest.models, part)
-    return Path(getattr(given, "uri", given)).absolute() if given else compact_folder() / part
+def _base(manifest: TrainManifest) -> CheckpointSettings:
+    """The base that the manifest names, complete, with its hash and, where it lies on a disk, its absolute path.
+
+    Raises:
+        WeightsError: it can't be had, or has another hash.
+    """
+    given = manifest.models.base or CheckpointSettings(uri=str(compact_folder() / "base"))
+    found = base_sha256(fetch_base(given.uri, given.revision, given.sha256))
+    uri = given.uri if is_repository(given.uri) else str(Path(given.uri).absolute())
+    return given.model_copy(update={"uri": uri, "sha256": found})
+
+
+def _bank_folder(manifest: TrainManifest) -> Path:
+    return Path(manifest.models.bank or compact_folder() / "bank").absolute()
 
 
 def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -> Plan:
@@ -213,7 +227,7 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     Raises:
         ManifestError, WeightsError: names what doesn't fit together.
     """
-    task, m = manifest.task, manifest.models
+    task = manifest.task
     assert task is not None, "the manifest's own check"
     for tracker in set(manifest.watch.trackers) - {"tensorboard"}:
         if find_spec(tracker) is None:
@@ -225,37 +239,35 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
         raise ManifestError(
             "the bank has no FDI for it", key="task", value=task, remedy="add it with `fdi bank build` first"
         )
-    folder = _folder(manifest, "base")
-    base, base_sha256 = Base.from_pretrained(folder), file_sha256(folder / "base.safetensors")
-    if m.base and m.base.sha256 not in (None, base_sha256):
-        raise WeightsError(f"models.base: {folder} is {base_sha256}, the manifest says {m.base.sha256}")
+    frozen = _base(manifest)
+    base, found_sha256 = load_base(frozen.uri, frozen.revision), str(frozen.sha256)
     if manifest.crop_px % base.multiple_px:
         remedy = f"use a multiple of {base.multiple_px}"
         raise ManifestError("doesn't fit the base", key="crop_px", value=str(manifest.crop_px), remedy=remedy)
     fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
     initial = Path(manifest.initial).absolute() if manifest.initial else None
     if initial:
-        _check_initial(initial, base_sha256)
+        _check_initial(initial, found_sha256)
     weights = manifest.loss
     noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
     known = hashlib.sha256(fdi.tobytes()).hexdigest()
     if not made:
-        known = file_sha256(_folder(manifest, "bank") / "bank.safetensors")
+        known = file_sha256(_bank_folder(manifest) / "bank.safetensors")
         # Adapters that it will be measured beside must belong to the same models: said now, not after the training.
         describe(train_pairs.folders_with(manifest, None), "custom")
-    recipe = recipe_of(manifest, data, base_sha256, bank.encoder_sha256, known)
-    config = AdapterConfig(
+    recipe = recipe_of(manifest, data, found_sha256, bank.encoder_sha256, known)
+    config = AdapterConfig.for_base(
+        base,
         task,
-        tuple(base.channels),
-        fdi_shape=(fdi.shape[0], fdi.shape[1]),
-        latent_factor=base.latent_factor,
+        (fdi.shape[0], fdi.shape[1]),
+        **manifest.adapter.model_dump(),
         init=manifest.init,
         start_t=manifest.start_t,
         training_sha256=recipe,
-        base_sha256=base_sha256,
+        base_sha256=found_sha256,
         encoder_sha256=bank.encoder_sha256,
     )
-    return Plan(manifest, recipe, config, folder, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
+    return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
 
 
 def _check_initial(folder: Path, base_sha256: str) -> None:

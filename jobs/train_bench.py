@@ -24,10 +24,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from fdi_lib.core.degrade.fields import smooth_field
-from fdi_lib.manifest import TrainManifest
+from fdi_lib.manifest import CheckpointSettings, TrainManifest
 from fdi_lib.models.adapter import AdapterConfig
-from fdi_lib.models.base import Base
 from fdi_lib.models.presets import compact_folder
+from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.training.adapter import LossWeights
 from fdi_lib.training.loop import learning_rate_at
 from fdi_lib.training.pairs import SyntheticPairs
@@ -55,8 +55,8 @@ def plan(folder: Path, base: Path, **keys: Any) -> Plan:
               "checkpoint": {"every_steps": 10**6}, "worker": {"memory_gib": 1}}  # fmt: skip
     manifest = TrainManifest.model_validate(values | keys)
     fdi = np.random.default_rng(0).normal(size=(16, 128)).astype(np.float32)
-    config = AdapterConfig(_TASK, tuple(Base.from_pretrained(base).channels), init=manifest.init, start_t=0.35)
-    return Plan(manifest, "0" * 64, config, base, fdi, LossWeights())
+    config = AdapterConfig.for_base(load_base(base), _TASK, (16, 128), init=manifest.init, start_t=0.35)
+    return Plan(manifest, "0" * 64, config, CheckpointSettings(uri=str(base)), fdi, LossWeights())
 
 
 def trainer(made: Plan, pairs: SyntheticPairs) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from fdi_lib.core.protocol import Sample, Tile, as_float, key_seed
 from fdi_lib.core.views import to_rgb8
 from fdi_lib.manifest import Pools, RestoreSettings, TrainManifest
 from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder, encoder_files
 from fdi_lib.models.restorer import Restorer
@@ -134,7 +135,7 @@ def folders_with(manifest: TrainManifest, adapter: Path | None) -> ModelFolders:
         adapter: folder of the new adapter, if there is one yet; its name is the adapter's.
     """
     m, preset = manifest.models, compact_folder()
-    base = Path(m.base.uri) if m.base else preset / "base"
+    base = fetch_base(m.base.uri, m.base.revision, m.base.sha256) if m.base else preset / "base"
     beside = {} if m.encoder or m.base else adapter_folders(preset / "adapters")
     bank, adapters = Path(m.bank or preset / "bank"), beside | ({adapter.name: adapter} if adapter else {})
     return ModelFolders(encoder_files(m.encoder).folder, base, bank, adapters)

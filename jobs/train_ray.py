@@ -22,9 +22,9 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fdi_lib.errors import FDIError, ManifestError
-from fdi_lib.manifest import TrainManifest
+from fdi_lib.manifest import CheckpointSettings, TrainManifest
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
-from fdi_lib.models.base import Base
+from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.training.adapter import AdapterTraining, HeldOut, LossWeights, fresh_adapter
 from fdi_lib.training.checkpoint import LOG
 from fdi_lib.training.loop import DivergedError, FitSettings, fit
@@ -47,7 +47,7 @@ class Plan:
         manifest: its settings; locations are absolute.
         recipe: hash of all that the result depends on; names the run.
         config: of the adapter.
-        base: folder of the frozen base.
+        base: the frozen base, with the hash that every worker must find.
         fdi: FDI tokens, float32 T,D.
         weights: of the loss's parts.
         initial: folder of an adapter to go on from.
@@ -56,7 +56,7 @@ class Plan:
     manifest: TrainManifest
     recipe: str
     config: AdapterConfig
-    base: Path
+    base: CheckpointSettings
     fdi: Any
     weights: LossWeights
     initial: Path | None = None
@@ -66,9 +66,8 @@ class Plan:
         m = self.manifest
         start = FDIAdapter.from_pretrained(self.initial) if self.initial else None
         adapter = fresh_adapter(self.config, torch.from_numpy(self.fdi), m.seed, start)
-        return AdapterTraining(
-            Base.from_pretrained(self.base), adapter, self.weights, recompute=m.gradient_checkpointing
-        )
+        base = load_base(self.base.uri, self.base.revision, self.base.sha256)
+        return AdapterTraining(base, adapter, self.weights, recompute=m.gradient_checkpointing)
 
     @property
     def settings(self) -> FitSettings:

@@ -25,7 +25,7 @@ from fdi_lib.manifest.settings import (
     SourceSettings,
     StorageSettings,
 )
-from fdi_lib.manifest.training import CheckpointingSettings, LossSettings, TrainWorker, WatchSettings
+from fdi_lib.manifest.training import AdapterSettings, CheckpointingSettings, LossSettings, TrainWorker, WatchSettings
 
 Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
 Locations = Annotated[tuple[Location, ...], Strict(False)]
@@ -120,9 +120,7 @@ class TrainManifest(Settings):
     data: TrainDataSettings = Field(description="Pictures to learn from.")
     models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
     output: Location = Field(description="Folder of the trained weights.")
-    initial: Location | None = Field(
-        default=None, description="Folder of weights of the same shape to go on from; null starts from nothing."
-    )
+    initial: Location | None = Field(default=None, description="Folder of weights to go on from; null: from nothing.")
     steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
     batch: int = Field(default=16, ge=1, description="Global batch, shared by the workers.")
     crop_px: int = Field(default=128, ge=32, multiple_of=8, description="Side of a training crop.")
@@ -145,6 +143,7 @@ class TrainManifest(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="adapter: compute activations again in the backward pass; less memory, more time."
     )
+    adapter: AdapterSettings = Field(default=AdapterSettings(), description="adapter: its form.")
     loss: LossSettings = Field(default=LossSettings(), description="adapter: what is minimised.")
     workers: int | Annotated[tuple[int, int], Strict(False)] = Field(
         default=1, description="Workers, or [fewest, most] for an elastic group; may change between runs."

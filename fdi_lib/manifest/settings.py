@@ -88,7 +88,7 @@ class CheckpointSettings(Settings):
     revision: str | None = Field(default=None, description="Pinned hub revision (commit hash); a tag can move.")
     sha256: str | None = Field(
         default=None, pattern=r"^[0-9a-f]{64}$",
-        description="Expected hash of the weights file; of several files, of what `sha256sum FILES` prints.",
+        description="Expected hash of the weights, as in `run.json`; of several files, of their `sha256sum` list.",
     )  # fmt: skip
 
     @field_validator("uri")

@@ -39,6 +39,22 @@ class TrainWorker(Settings):
     prefetch_batches: int = Field(default=4, ge=1, description="Batches made ahead.")
 
 
+class AdapterSettings(Settings):
+    """Form of an adapter: the published equations beside our safer ones, and its parts for ablations."""
+
+    modulator: Literal["safe", "literal"] = Field(
+        default="safe", description="`safe` starts as the identity; `literal` is Eq. 4 and 5 as published."
+    )
+    addition: Literal["safe", "literal"] = Field(
+        default="safe",
+        description="`safe` adds through a convolution that starts at zero; `literal` adds the gated features "
+        "themselves (Stable Diffusion bases only).",
+    )
+    parts: Literal["full", "modulator", "decoupling"] = Field(
+        default="full", description="For ablations: only the decoder's modulator, or only the encoder's addition."
+    )
+
+
 class LossSettings(Settings):
     """Weights of the parts of an adapter's loss."""
 

@@ -12,9 +12,9 @@ Suffixes: B batch, C channels, H and W height and width, T FDI tokens, D their w
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,14 @@ from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.checkpoints import fetched, is_repository
+from fdi_lib.models.layers import Decoupling, FeatureBlock, Refiner, zero
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
+
+if TYPE_CHECKING:  # brings diffusers, which an adapter by itself does not need
+    from fdi_lib.models.base import Base
+
+Form = Literal["safe", "literal"]
+Parts = Literal["full", "modulator", "decoupling"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,25 @@ class AdapterConfig:
         channels: of the base's encoder blocks, finest first.
         widths: of the trunk at the same scales.
         blocks: residual blocks of the trunk at the same scales.
-        latent_factor: pixel-unshuffle factor at the trunk's entrance (the base's latent factor).
+        latent_factor: of the base: image pixels a side of a position of its latent.
         fdi_shape: (T, D) of the FDI tokens.
         base_sha256, encoder_sha256: fingerprints of what it was trained with.
         init, start_t, steps, guidance_window: how it is sampled, found by measurement.
         fidelity: whether it carries a fidelity path.
         training_sha256: hash of the resolved training manifest.
+        base: name of the base's architecture.
+        encoder_points, decoder_points: names of the base's blocks that it attaches to, finest first; empty is the
+            base's own.
+        scales_px: image pixels a side of a position of A_i; the first is the pixel-unshuffle factor at the trunk's
+            entrance. Empty: the latent factor, doubled at every scale.
+        latent_channels: of the base's latent; 0 is that of a pixel-unshuffled image.
+        light: trunk with pooling and 1 x 1 convolutions as in T2I-Adapter, narrower gates; wide trunks need it.
+        attention_width: bottleneck of the trunk's self-attention.
+        token_width: width of Fh_i's tokens; 0 is the trunk's at each scale.
+        modulator: ``safe`` starts as the identity; ``literal`` is Eq. 4 and 5 as published.
+        addition: ``safe`` adds through a convolution that starts at zero, gated by 2 sigmoid(.); ``literal`` adds
+            A_i gated by sigmoid(.) itself, and needs a trunk as wide as the base.
+        parts: ``full``, or for ablations only the ``modulator`` or only the ``decoupling`` with its additions.
     """
 
     task: str
@@ -57,9 +77,56 @@ class AdapterConfig:
     guidance_window: float = 1.0
     fidelity: bool = True
     training_sha256: str = ""
+    base: str = ""
+    encoder_points: tuple[str, ...] = ()
+    decoder_points: tuple[str, ...] = ()
+    scales_px: tuple[int, ...] = ()
+    latent_channels: int = 0
+    light: bool = False
+    attention_width: int = 32
+    token_width: int = 0
+    modulator: Form = "safe"
+    addition: Form = "safe"
+    parts: Parts = "full"
+
+    @classmethod
+    def for_base(cls, base: Base, task: str, fdi_shape: tuple[int, int], **use: Any) -> AdapterConfig:
+        """Return the shape that fits a base: small for the compact one, about 48 M parameters at SD 2.1's.
+
+        Args:
+            base: that it will be attached to.
+            task: the degradation it repairs.
+            fdi_shape: (T, D) of the FDI tokens: the encoder's.
+            use: other fields.
+        """
+        channels = tuple(base.channels)
+        wide: dict[str, Any] = {} if base.name == "compact" else {
+            "widths": channels, "blocks": (1,) * len(channels), "light": True, "attention_width": 64,
+            "token_width": 128,
+        }  # fmt: skip
+        fitted = {
+            "channels": channels,
+            "latent_factor": base.latent_factor,
+            "latent_channels": base.latent_channels,
+            "base": base.name,
+            "encoder_points": tuple(base.encoder_points),
+            "decoder_points": tuple(base.decoder_points),
+            "scales_px": base.points.scales_px,
+        }
+        return cls(task=task, fdi_shape=fdi_shape, **(wide | fitted | use))
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """``scales_px``, derived where it is empty."""
+        return self.scales_px or tuple(self.latent_factor * 2**i for i in range(len(self.widths)))
+
+    @property
+    def modulated(self) -> int:
+        """Scales whose Fh_i modulates a decoder block: the first ones."""
+        return len(self.decoder_points) or len(self.channels)
 
 
-Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # h, dgamma, dbeta
+Modulation = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # h, dgamma, dbeta; literal: h, gamma, beta
 
 
 @dataclass
@@ -67,69 +134,14 @@ class Guidance:
     """What an adapter says about an image, for every scale i: all the base needs.
 
     Args:
-        additions: gated maps Ah_i, B,C_i,H_i,W_i, added to the encoder's features.
-        modulations: (h, dgamma, dbeta), each B,C_i,1,1, for the decoder's features.
+        additions: gated maps Ah_i, B,C_i,H_i,W_i, added to the encoder's features; empty adds nothing.
+        modulations: (h, dgamma, dbeta), each B,C_i,1,1, for the decoder's features; empty modulates nothing.
+        literal: whether modulations are those of Eq. 4 and 5 as published.
     """
 
     additions: list[torch.Tensor]
     modulations: list[Modulation]
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return x_BCHW + self.conv2(F.silu(self.conv1(F.silu(x_BCHW))))
-
-
-class _Attention(nn.Module):
-    """Self-attention of every position to an 8 x 8 summary of the map: linear in pixels, global in reach."""
-
-    def __init__(self, width: int, inner: int = 32) -> None:
-        super().__init__()
-        self.to_q, self.to_kv = nn.Conv2d(width, inner, 1), nn.Conv2d(width, 2 * inner, 1)
-        self.out = nn.Conv2d(inner, width, 1)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        query_BNC = self.to_q(x_BCHW).flatten(2).transpose(1, 2)
-        key_BMC, value_BMC = self.to_kv(F.adaptive_avg_pool2d(x_BCHW, 8)).flatten(2).transpose(1, 2).chunk(2, dim=2)
-        mixed_BNC = F.scaled_dot_product_attention(query_BNC[:, None], key_BMC[:, None], value_BMC[:, None])[:, 0]
-        return x_BCHW + self.out(mixed_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:]))
-
-
-class _FeatureBlock(nn.Module):
-    """Convolution, residual blocks, self-attention; halves the resolution if asked."""
-
-    def __init__(self, inputs: int, width: int, blocks: int, halve: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, width, 3, padding=1, stride=2 if halve else 1)
-        self.residuals = nn.Sequential(*[_Residual(width) for _ in range(blocks)])
-        self.attention = _Attention(width)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.attention(self.residuals(self.conv(x_BCHW)))
-
-
-class _Decoupling(nn.Module):
-    """``Fh_i = CrossAttn(Q=F, K=V=A_i)``: the part of the FDI that this image shows, as one token per FDI token."""
-
-    def __init__(self, width: int, fdi_width: int) -> None:
-        super().__init__()
-        self.to_q, self.to_k, self.to_v = (
-            nn.Linear(fdi_width, width),
-            nn.Conv2d(width, width, 1),
-            nn.Conv2d(width, width, 1),
-        )
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, fdi_TD: torch.Tensor, a_BCHW: torch.Tensor) -> torch.Tensor:
-        query_BTC = self.to_q(fdi_TD).expand(len(a_BCHW), -1, -1)
-        key_BNC, value_BNC = (f(a_BCHW).flatten(2).transpose(1, 2) for f in (self.to_k, self.to_v))
-        mixed_BTC = F.scaled_dot_product_attention(query_BTC[:, None], key_BNC[:, None], value_BNC[:, None])[:, 0]
-        return self.norm(query_BTC + mixed_BTC)
+    literal: bool = False
 
 
 class FDIAdapter(nn.Module):
@@ -146,34 +158,70 @@ class FDIAdapter(nn.Module):
         # The FDI is data, kept in fdi.safetensors. Unit scale: adapters learn at one rate whatever the encoder's.
         self.fdi_TD: torch.Tensor
         self.register_buffer("fdi_TD", tokens / tokens.std().clamp(min=1e-6), persistent=False)
-        widths, entrance = config.widths, 3 * config.latent_factor**2
+        adds, modulates = config.parts != "modulator", config.parts != "decoupling"
+        used = len(config.channels) if adds else config.modulated  # every parameter is to have a gradient
+        widths, scales = config.widths[:used], config.scales
+        if adds and config.addition == "literal" and widths != config.channels:
+            raise WeightsError(
+                f"adapter {config.task}: literal addition needs widths {config.channels}, found {widths}"
+            )
         self.trunk = nn.ModuleList(
-            _FeatureBlock(entrance if i == 0 else widths[i - 1], w, config.blocks[i], i > 0)
+            FeatureBlock(
+                3 * scales[0] ** 2 if i == 0 else widths[i - 1],
+                w,
+                config.blocks[i],
+                halve=i > 0 and scales[i] > scales[i - 1],
+                light=config.light,
+                entrance=i == 0,
+                attention_width=config.attention_width,
+            )
             for i, w in enumerate(widths)
         )
-        self.decoupling = nn.ModuleList(_Decoupling(w, config.fdi_shape[1]) for w in widths)
+        squeeze = 16 if config.light else 4
+        inner = [config.token_width or w for w in widths]
+        self.decoupling = nn.ModuleList(
+            Decoupling(w, config.fdi_shape[1], t) for w, t in zip(widths, inner, strict=True)
+        )
         self.gate = nn.ModuleList(
-            nn.Sequential(nn.Linear(w, w // 4), nn.ReLU(), _zero(nn.Linear(w // 4, w))) for w in widths
+            nn.Sequential(nn.Linear(t, w // squeeze), nn.ReLU(), zero(nn.Linear(w // squeeze, w)))
+            for t, w in zip(inner, widths, strict=True)
+            if adds
         )
-        self.add = nn.ModuleList(_zero(nn.Conv2d(w, c, 1)) for w, c in zip(widths, config.channels, strict=True))
+        self.add = nn.ModuleList(
+            nn.Identity() if config.addition == "literal" else zero(nn.Conv2d(w, c, 1))
+            for w, c in zip(widths, config.channels, strict=False)
+            if adds
+        )
         self.modulate = nn.ModuleList(
-            nn.Sequential(nn.Linear(w, w), nn.ReLU(), _zero(nn.Linear(w, 3 * c)))
-            for w, c in zip(widths, config.channels, strict=True)
+            nn.Sequential(nn.Linear(t, t), nn.ReLU(), _head(t, c, config.modulator))
+            for t, c in zip(inner[: config.modulated], config.channels, strict=False)
+            if modulates
         )
-        self.refiner = _Refiner(entrance) if config.fidelity else None
+        latent = config.latent_channels or 3 * config.latent_factor**2
+        self.refiner = Refiner(latent) if config.fidelity else None
 
     def guidance(self, image_BCHW: torch.Tensor) -> Guidance:
         """Degraded image B3HW float in [-1, 1] -> guidance for the base. H and W: multiples of the base's."""
-        x_BCHW = F.pixel_unshuffle(image_BCHW, self.config.latent_factor)
+        x_BCHW = F.pixel_unshuffle(image_BCHW, self.config.scales[0])
+        loudest = 1 if self.config.addition == "literal" else 2
         additions, modulations = [], []
         for i, block in enumerate(self.trunk):
             x_BCHW = block(x_BCHW)
             f_BC = self.decoupling[i](self.fdi_TD, x_BCHW).mean(1)  # GAP over the FDI tokens
-            gate_BC11 = 2 * torch.sigmoid(self.gate[i](f_BC))[:, :, None, None]
-            additions.append(self.add[i](x_BCHW * gate_BC11))
-            h, dgamma, dbeta = self.modulate[i](f_BC)[:, :, None, None].chunk(3, dim=1)
-            modulations.append((h, dgamma, dbeta))
-        return Guidance(additions, modulations)
+            if i < len(self.gate):
+                gate_BC11 = loudest * torch.sigmoid(self.gate[i](f_BC))[:, :, None, None]
+                additions.append(self.add[i](x_BCHW * gate_BC11))
+            if i < len(self.modulate):
+                h, dgamma, dbeta = self.modulate[i](f_BC)[:, :, None, None].chunk(3, dim=1)
+                modulations.append((h, dgamma, dbeta))
+        return Guidance(additions, modulations, self.config.modulator == "literal")
+
+    def hold_constants(self) -> FDIAdapter:
+        """Keep what doesn't depend on the image from the first use on, bit-identically; for weights that stay."""
+        for decoupling in self.decoupling:
+            assert isinstance(decoupling, Decoupling)
+            decoupling.held = {}
+        return self
 
     def refine(self, degraded_BCHW: torch.Tensor, output_BCHW: torch.Tensor) -> torch.Tensor:
         """Fidelity path: correct the output latent by looking at the degraded one; identity without such a path."""
@@ -210,6 +258,10 @@ class FDIAdapter(nn.Module):
             folder = fetched(str(path_or_id), revision, ["*.safetensors", "config.json"])
         fdi = folder / "fdi.safetensors"
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(folder).items()}
+        known = {field.name for field in fields(AdapterConfig)}
+        if not values.keys() <= known:
+            unknown = sorted(values.keys() - known)[0]
+            raise WeightsError(f"{folder / 'config.json'}: expected keys of an adapter, found {unknown}")
         if not fdi.is_file():
             raise WeightsError(f"{fdi}: not found; an adapter folder holds it")
         adapter = cls(AdapterConfig(**values), load_file(fdi)["tokens"])
@@ -217,25 +269,10 @@ class FDIAdapter(nn.Module):
         return adapter
 
 
-class _Refiner(nn.Module):
-    """A small convolutional residual on cat(degraded, output), at the latent's resolution (after AutoDIR)."""
-
-    def __init__(self, channels: int, width: int = 32) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(2 * channels, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            _zero(nn.Conv2d(width, channels, 3, padding=1)),
-        )
-
-    def forward(self, degraded_BCHW: torch.Tensor, output_BCHW: torch.Tensor) -> torch.Tensor:
-        return output_BCHW + self.body(torch.cat([degraded_BCHW, output_BCHW], dim=1))
-
-
-def _zero(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def _head(inputs: int, channels: int, form: Form) -> nn.Module:
+    """Last layer of a modulator: the identity; literal: gate 1/2 (which the normalisation undoes), gamma 1, beta 0."""
+    layer = nn.Linear(inputs, 3 * channels)
+    zero(layer)
+    if form == "literal":
+        nn.init.ones_(layer.bias[channels : 2 * channels])
     return layer

@@ -6,15 +6,32 @@ residual arguments are not used: a residual of the wrong size can be ignored the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from fdi_lib.models.adapter import Guidance
+from fdi_lib.errors import WeightsError
+from fdi_lib.models.adapter import AdapterConfig, Guidance, Modulation
 from fdi_lib.models.base import Base
+
+
+def check_fits(config: AdapterConfig, base: Base) -> None:
+    """Refuse an adapter whose shape or blocks are another base's.
+
+    Raises:
+        WeightsError: names the adapter, what it expects, and what the base has.
+    """
+    for what, wanted, found in (
+        ("encoder blocks", config.encoder_points, tuple(base.encoder_points)),
+        ("decoder blocks", config.decoder_points, tuple(base.decoder_points)),
+        ("channels", config.channels, tuple(base.channels)),
+        ("latent channels", config.latent_channels, base.latent_channels),
+    ):
+        if wanted and wanted != found:
+            raise WeightsError(f"adapter {config.task}: expected a base with {what} {wanted}, found {found}")
 
 
 def composed(parts: Sequence[tuple[Guidance, torch.Tensor]]) -> Guidance:
@@ -25,18 +42,32 @@ def composed(parts: Sequence[tuple[Guidance, torch.Tensor]]) -> Guidance:
 
     Returns:
         One guidance. A single adapter at weight 1 is returned unchanged in value.
+
+    Raises:
+        WeightsError: literal and safe modulators don't mix.
     """
+    literal = parts[0][0].literal
+    if any(g.literal != literal for g, _ in parts):
+        raise WeightsError("composite of adapters with a literal and a safe modulator: train them with one of the two")
     weights_KB = torch.stack([weight_B for _, weight_B in parts])
-    # Mean for several, but never louder than the weights themselves: a half-weighted single stays half.
-    scale_B = 1 / weights_KB.sum(0).clamp(min=1.0) if len(parts) > 1 else torch.ones_like(weights_KB[0])
+    # Mean for several, but never louder than the weights themselves: a half-weighted single stays half. The literal
+    # form replaces features, so that half of it means nothing: always the mean.
+    if literal:
+        scale_B = 1 / weights_KB.sum(0).clamp(min=1e-6)
+    else:
+        scale_B = 1 / weights_KB.sum(0).clamp(min=1.0) if len(parts) > 1 else torch.ones_like(weights_KB[0])
     additions = [
-        sum(w[:, None, None, None] * g.additions[i] for g, w in parts) for i in range(len(parts[0][0].additions))
+        sum(w[:, None, None, None] * g.additions[i] for g, w in parts if g.additions)
+        for i in range(max(len(g.additions) for g, _ in parts))
     ]
     modulations = [
-        tuple(sum((w * scale_B)[:, None, None, None] * g.modulations[i][j] for g, w in parts) for j in range(3))
-        for i in range(len(parts[0][0].modulations))
+        tuple(
+            sum((w * scale_B)[:, None, None, None] * g.modulations[i][j] for g, w in parts if g.modulations)
+            for j in range(3)
+        )
+        for i in range(max(len(g.modulations) for g, _ in parts))
     ]
-    return Guidance(additions, modulations)  # type: ignore[arg-type]
+    return Guidance(additions, modulations, literal)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -45,26 +76,58 @@ def attached(base: Base, guidance: Guidance) -> Iterator[None]:
     modules = dict(base.unet.named_modules())
     handles = []
     try:
-        for name, addition in zip(base.encoder_points, guidance.additions, strict=True):
-            handles.append(modules[name].register_forward_hook(_adding(name, addition)))
-        for name, modulation in zip(base.decoder_points, guidance.modulations, strict=True):
-            handles.append(modules[name].register_forward_hook(_modulating(modulation)))
+        hooks = [
+            *_named(base.encoder_points, guidance.additions, _adding),
+            *_named(base.decoder_points, guidance.modulations, _literally if guidance.literal else _modulating),
+        ]
+        for name, change in hooks:
+            handles.append(modules[name].register_forward_hook(_hook(name, change)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _adding(name: str, addition: torch.Tensor) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        if output.shape != addition.shape:
-            raise ValueError(f"{name}: guidance of shape {tuple(addition.shape)} for features of {tuple(output.shape)}")
-        return output + addition.to(output.dtype)
+_EPSILON = 1e-5  # of InstanceNorm, as torch has it; its own function refuses features of a single position
+_Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _named(
+    points: Sequence[str], parts: Sequence[Any], made: Callable[[str, Any], _Change]
+) -> list[tuple[str, _Change]]:
+    """A change of features for every point, by its name; none where there is nothing to do."""
+    return [(name, made(name, part)) for name, part in zip(points, parts, strict=True)] if parts else []
+
+
+def _hook(name: str, change: _Change) -> Any:
+    """A forward hook; blocks of the UNet return features, attention a tuple of them, down blocks features and skips."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return change(output)
+        if not isinstance(output, tuple) or not isinstance(output[0], torch.Tensor):
+            raise TypeError(f"{name}: can't guide an output of {type(output).__name__}")
+        changed, others = change(output[0]), output[1:]
+        # The last skip connection of a down block is its output itself, and stays that.
+        if others and isinstance(others[0], tuple) and others[0] and others[0][-1] is output[0]:
+            others = ((*others[0][:-1], changed), *others[1:])
+        return (changed, *others)
 
     return hook
 
 
-def _modulating(modulation: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Any:
+def _adding(name: str, addition: torch.Tensor) -> _Change:
+    def change(features: torch.Tensor) -> torch.Tensor:
+        if features.shape != addition.shape:
+            raise ValueError(
+                f"{name}: guidance of shape {tuple(addition.shape)} for features of {tuple(features.shape)}"
+            )
+        return features + addition.to(features.dtype)
+
+    return change
+
+
+def _modulating(name: str, modulation: Modulation) -> _Change:
     """Eq. 4 and 5 in the form that starts as the exact identity.
 
     ``Dh = D' + dgamma * (D' - mean(D')) + dbeta`` with ``D' = 2 sigmoid(h) D``; ``std(D') * InstanceNorm(D')`` is
@@ -72,9 +135,22 @@ def _modulating(modulation: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> 
     """
     h, dgamma, dbeta = modulation
 
-    def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        gated = output * (2 * torch.sigmoid(h)).to(output.dtype)
+    def change(features: torch.Tensor) -> torch.Tensor:
+        gated = features * (2 * torch.sigmoid(h)).to(features.dtype)
         centred = gated - gated.mean((2, 3), keepdim=True)
-        return gated + dgamma.to(output.dtype) * centred + dbeta.to(output.dtype)
+        return gated + dgamma.to(features.dtype) * centred + dbeta.to(features.dtype)
 
-    return hook
+    return change
+
+
+def _literally(name: str, modulation: Modulation) -> _Change:
+    """Eq. 4 and 5 as published: ``Dh = gamma * InstanceNorm(sigmoid(h) D) + beta``."""
+    h, gamma, beta = modulation
+
+    def change(features: torch.Tensor) -> torch.Tensor:
+        gated = features * torch.sigmoid(h).to(features.dtype)
+        centred = gated - gated.mean((2, 3), keepdim=True)
+        normed = centred / (centred.float().square().mean((2, 3), keepdim=True) + _EPSILON).sqrt()
+        return gamma.to(features.dtype) * normed.to(features.dtype) + beta.to(features.dtype)
+
+    return change

@@ -1,22 +1,27 @@
 """The frozen base: a diffusers UNet, the latent space it works in, and its noise schedule.
 
-The compact base is unconditional and works on a lossless latent (pixel-unshuffle in the VAE's place).
+The compact base is unconditional and works on a lossless latent (pixel-unshuffle in the VAE's place); checkpoints
+with a VAE and text encoders are in ``stable_diffusion.py``, behind the same interface.
 Every tensor suffix: B batch, C channels, H and W height and width (of the tensor at hand).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
 
+from fdi_lib.errors import WeightsError
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 _UNSHUFFLE = 2  # pixel-unshuffle factor of the compact latent: 3 channels become 12
+PREDICTIONS = ("epsilon", "v_prediction")
 
 COMPACT_UNET = {
     "sample_size": 64, "in_channels": 12, "out_channels": 12, "block_out_channels": [48, 96, 128, 160],
@@ -30,36 +35,75 @@ COMPACT_SCHEDULE = {
 }  # fmt: skip
 
 
-class Base(nn.Module):
-    """A frozen denoising UNet together with its latent transform and schedule.
+@dataclass(frozen=True)
+class AttachPoints:
+    """Where adapters attach: names of modules of the UNet.
 
-    Attach points for adapters are names of modules of :attr:`unet`; see ``encoder_points`` and ``decoder_points``.
+    Args:
+        encoder: what is added to, finest first.
+        decoder: what is modulated, finest first; ``decoder[i]`` belongs to ``encoder[i]``, the last may have none.
+        channels: of ``encoder[i]``'s output, and of ``decoder[i]``'s.
+        scales_px: image pixels that a position of ``encoder[i]``'s output covers, a side.
     """
 
-    latent_factor = _UNSHUFFLE
+    encoder: tuple[str, ...]
+    decoder: tuple[str, ...]
+    channels: tuple[int, ...]
+    scales_px: tuple[int, ...]
+
+
+class Base(nn.Module):
+    """A frozen denoising UNet together with its latent transform and schedule; this one's latent is the compact one.
+
+    Attach points for adapters are names of modules of :attr:`unet`; see ``encoder_points`` and ``decoder_points``.
+
+    Raises:
+        WeightsError: the UNet lacks a module that adapters attach to, or the schedule predicts something unknown.
+    """
+
+    name: str = "compact"
+    latent_factor: int = _UNSHUFFLE
+    latent_channels: int = 3 * _UNSHUFFLE**2
     alphas: torch.Tensor  # cumulative products of the schedule, float32, one a time step
 
-    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, points: AttachPoints) -> None:
         super().__init__()
-        self.unet, self.scheduler = unet, scheduler
+        self.unet, self.scheduler, self.points = unet, scheduler, points
         self.register_buffer("alphas", scheduler.alphas_cumprod.float(), persistent=False)
-        levels = len(unet.config["block_out_channels"])
-        layers = int(unet.config["layers_per_block"])
-        # The last resnet of each block: diffusers' own residual inputs come after the downsampler in plain blocks,
-        # so the finest level would get nothing.
-        self.encoder_points = [f"down_blocks.{i}.resnets.{layers - 1}" for i in range(levels)]
-        self.decoder_points = [f"up_blocks.{levels - 1 - i}.resnets.{layers}" for i in range(levels)]
-        self.channels: list[int] = list(unet.config["block_out_channels"])
+        self.prediction = str(scheduler.config["prediction_type"])
+        if self.prediction not in PREDICTIONS:
+            raise WeightsError(f"scheduler: expected a prediction_type of {PREDICTIONS}, found {self.prediction}")
+        modules = {name for name, _ in unet.named_modules()}
+        for point in (*points.encoder, *points.decoder):
+            if point not in modules:
+                raise WeightsError(f"unet: expected a block named {point} for adapters to attach to, found none")
+        self.encoder_points, self.decoder_points = list(points.encoder), list(points.decoder)
+        self.channels = list(points.channels)
 
     @classmethod
     def compact(cls) -> Base:
         """Return the compact base with fresh random weights."""
-        return cls(UNet2DConditionModel.from_config(COMPACT_UNET), DDIMScheduler.from_config(COMPACT_SCHEDULE))
+        return Base._of(COMPACT_UNET, COMPACT_SCHEDULE)
+
+    @staticmethod
+    def _of(config: dict[str, Any], schedule: dict[str, Any]) -> Base:
+        unet = UNet2DConditionModel.from_config(config)
+        channels = tuple(unet.config["block_out_channels"])
+        levels, layers = len(channels), int(unet.config["layers_per_block"])
+        # The last resnet of each block: diffusers' own residual inputs come after the downsampler in plain blocks,
+        # so the finest level would get nothing.
+        points = AttachPoints(
+            tuple(f"down_blocks.{i}.resnets.{layers - 1}" for i in range(levels)),
+            tuple(f"up_blocks.{levels - 1 - i}.resnets.{layers}" for i in range(levels)),
+            channels,
+            tuple(_UNSHUFFLE * 2**i for i in range(levels)),
+        )
+        return Base(unet, DDIMScheduler.from_config(schedule), points)
 
     @property
     def multiple_px(self) -> int:
         """Image sides must be a multiple of this many pixels."""
-        return int(self.latent_factor * 2 ** (len(self.channels) - 1))
+        return int(self.latent_factor * 2 ** (len(self.unet.config["block_out_channels"]) - 1))
 
     def encode(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """Image B3HW float in [-1, 1], RGB -> latent B,12,H/2,W/2."""
@@ -72,12 +116,19 @@ class Base(nn.Module):
     def predict_clean(self, z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
         """One forward pass at time step ``t_B`` (int64): the predicted clean latent, same shape as ``z``.
 
-        v prediction: x0 = sqrt(abar) z - sqrt(1 - abar) v (Salimans and Ho, 2022).
+        v prediction: x0 = sqrt(abar) z - sqrt(1 - abar) v (Salimans and Ho, 2022);
+        noise prediction: x0 = (z - sqrt(1 - abar) epsilon) / sqrt(abar).
         """
-        null = z_BCHW.new_zeros(z_BCHW.shape[0], 1, self.unet.config["cross_attention_dim"])
-        v = self.unet(z_BCHW, t_B, encoder_hidden_states=null, return_dict=False)[0]
+        out = self.unet(z_BCHW, t_B, **self._condition(z_BCHW), return_dict=False)[0]
         abar = self.alphas[t_B].view(-1, 1, 1, 1)
-        return (abar.sqrt() * z_BCHW - (1 - abar).sqrt() * v).to(z_BCHW.dtype)
+        if self.prediction == "epsilon":
+            return ((z_BCHW - (1 - abar).sqrt() * out) / abar.sqrt()).to(z_BCHW.dtype)
+        return (abar.sqrt() * z_BCHW - (1 - abar).sqrt() * out).to(z_BCHW.dtype)
+
+    def _condition(self, z_BCHW: torch.Tensor) -> dict[str, Any]:
+        """What else the UNet is told, for a batch like ``z``: nothing here."""
+        null = z_BCHW.new_zeros(z_BCHW.shape[0], 1, self.unet.config["cross_attention_dim"])
+        return {"encoder_hidden_states": null}
 
     def fingerprint(self) -> str:
         """Hash of the UNet's weights and the schedule, in memory: tells whether anything changed them."""
@@ -97,7 +148,7 @@ class Base(nn.Module):
             WeightsError: a file or a key is missing or does not fit.
         """
         config = read_config(folder)
-        base = cls(UNet2DConditionModel.from_config(config["unet"]), DDIMScheduler.from_config(config["scheduler"]))
+        base = Base._of(config["unet"], config["scheduler"])
         load_strictly(base.unet, folder / "base.safetensors")
         base.eval().requires_grad_(False)
         return base

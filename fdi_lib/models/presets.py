@@ -12,6 +12,7 @@ from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import CheckpointSettings, ModelSettings
 from fdi_lib.manifest.locations import local_path
+from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.encoders import EncoderFiles, find_encoder
 from fdi_lib.models.weights import read_config
@@ -62,19 +63,17 @@ def model_folders(models: ModelSettings) -> ModelFolders:
         WeightsError: a folder lacks its weights.
     """
     encoder = encoder_files(models.encoder).folder
-    base = _COMPACT / "base" if models.base is None else Path(models.base.uri)
+    given = models.base
+    base = fetch_base(str(_COMPACT / "base")) if given is None else fetch_base(given.uri, given.revision, given.sha256)
     adapters = adapter_folders(_COMPACT / "adapters") if models.preset == "compact" else {}
     own = adapter_folders(Path(models.adapters)) if models.adapters is not None else {}
     adapters |= own
     folders = ModelFolders(encoder, base, Path(models.bank or _COMPACT / "bank"), adapters)
-    for key, path in (
-        ("base", folders.base / "base.safetensors"),
-        ("bank", folders.bank / "bank.safetensors"),
-    ):
-        if not path.is_file():
-            raise WeightsError(
-                f"models.{key}: {path} not found; reinstall fdi-restore, or set models.{key} to a folder that holds it"
-            )
+    bank = folders.bank / "bank.safetensors"
+    if not bank.is_file():
+        raise WeightsError(
+            f"models.bank: {bank} not found; reinstall fdi-restore, or set models.bank to a folder that holds it"
+        )
     if models.adapters is not None and local_path(models.adapters) is None:
         raise WeightsError(
             f"models.adapters: {models.adapters} is not on this machine; copy the folders to a disk first"
@@ -113,7 +112,8 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
     described["encoder"] = {"sha256": encoder.sha256, "licence": _licence(encoder.folder)}
     for key in ("base", "bank"):
         path = getattr(folders, key) / f"{key}.safetensors"
-        described[key] = {"sha256": file_sha256(path), "licence": _licence(path.parent)}
+        sha256 = base_sha256(folders.base) if key == "base" else file_sha256(path)
+        described[key] = {"sha256": sha256, "licence": _licence(path.parent)}
     made_with = read_config(folders.bank)["encoder_sha256"]
     if made_with != encoder.sha256:
         raise WeightsError(

@@ -22,14 +22,15 @@ from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
-from fdi_lib.models.attach import composed
-from fdi_lib.models.base import Base
+from fdi_lib.models.attach import check_fits, composed
+from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
 from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
 from fdi_lib.models.sampling import Init, Schedule, sample
+from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 
 
@@ -47,7 +48,7 @@ class Restorer:
         self,
         *,
         encoder: str | Path | CheckpointSettings,
-        base: str | Path,
+        base: str | Path | CheckpointSettings,
         bank: str | Path,
         adapters: str | Path | Mapping[str, Path],
         classify: ClassifySettings | None = None,
@@ -59,7 +60,7 @@ class Restorer:
 
         Args:
             encoder: folder or Hub id of the encoder, or settings that pin it.
-            base: folder of the base.
+            base: folder or Hub id of the base, or settings that pin it.
             bank: folder of the reference bank.
             adapters: folder that holds one folder per adapter, or each adapter's folder by name.
             classify: a manifest's section; its defaults if not given.
@@ -72,12 +73,14 @@ class Restorer:
             ManifestError: a setting doesn't fit the base.
         """
         named = adapters if isinstance(adapters, Mapping) else adapter_folders(Path(adapters))
-        self._folders = folders = ModelFolders(find_encoder(encoder).folder, Path(base), Path(bank), named)
+        pinned = base if isinstance(base, CheckpointSettings) else CheckpointSettings(uri=str(base))
+        frozen = fetch_base(pinned.uri, pinned.revision, pinned.sha256)
+        self._folders = folders = ModelFolders(find_encoder(encoder).folder, frozen, Path(bank), named)
         describe(folders, "custom")
         self._settings = settings = restore or RestoreSettings()
         self._device = accelerator()
         self._dtype = arithmetic(settings.dtype, self._device)
-        self.base = Base.from_pretrained(self._folders.base).to(self._device)
+        self.base = load_base(folders.base).to(self._device)
         if settings.tile_px % self.base.multiple_px:
             raise ManifestError(
                 f"tiles must be a multiple of {self.base.multiple_px} px",
@@ -144,7 +147,9 @@ class Restorer:
             WeightsError: there is no such adapter, or its files don't fit.
         """
         if name not in self._adapters:
-            self._adapters[name] = FDIAdapter.from_pretrained(self._folders.adapters[name]).to(self._device)
+            adapter = FDIAdapter.from_pretrained(self._folders.adapters[name]).to(self._device)
+            check_fits(adapter.config, self.base)
+            self._adapters[name] = adapter.hold_constants()
             self.loads += 1
             while len(self._adapters) > self._capacity:
                 self._adapters.popitem(last=False)

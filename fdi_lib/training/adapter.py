@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fdi_lib.core.sheet import contact_sheet
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter, Guidance
-from fdi_lib.models.attach import attached
+from fdi_lib.models.attach import attached, check_fits
 from fdi_lib.models.base import Base
 from fdi_lib.models.sampling import Schedule, sample, timesteps
 from fdi_lib.training import alone
@@ -61,6 +61,7 @@ class AdapterTraining(nn.Module):
         super().__init__()
         self.base, self.adapter, self.weights, self._recompute = base, adapter, weights, recompute
         self.schedule = Schedule(adapter.config.init, adapter.config.start_t, 1, 1.0)  # type: ignore[arg-type]
+        check_fits(adapter.config, base)
         base.eval().requires_grad_(False)
         adapter.train().requires_grad_(True)
         moving = {name for name, p in self.named_parameters() if p.requires_grad}
@@ -78,7 +79,7 @@ class AdapterTraining(nn.Module):
     def samples(self, pairs: PairSource, crop_px: int, seed: int) -> Samples:
         """Samples with what this loss needs of them."""
         noisy = self.weights.noise > 0 or self.adapter.config.init in NOISY_STARTS
-        latent = (int(self.base.unet.config["in_channels"]), self.base.latent_factor) if noisy else None
+        latent = (self.base.latent_channels, self.base.latent_factor) if noisy else None
         return Samples(pairs, crop_px, seed, latent, self.levels)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:

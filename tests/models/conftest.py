@@ -13,6 +13,8 @@ from fdi_lib.models.bank import Content, Entry, ReferenceBank
 from fdi_lib.models.base import Base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.encoder import COMPACT, Encoder
+from fdi_lib.models.stable_diffusion import load_base
+from tests.tiny_checkpoints import KINDS, save_checkpoint
 
 NAMES = ("haze", "jpeg", "noise")
 
@@ -64,3 +66,15 @@ def models(preset: Path) -> ModelSettings:
         bank=str(preset / "bank"),
         adapters=str(preset / "adapters"),
     )
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny checkpoints by kind: sd15, sd21, sdxl."""
+    return {kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def bases(folders) -> dict[str, Base]:
+    """Return those checkpoints as bases."""
+    return {kind: load_base(str(folder)) for kind, folder in folders.items()}
