@@ -1,4 +1,4 @@
-"""``fdi bank build`` and ``fdi bank show``: reference pairs to a reference bank, and what a bank holds."""
+"""``fdi bank build``: reference pairs to a reference bank."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from fdi_lib.training.encoder import quantised
 from fdi_lib.training.pair_checks import PairReport
 from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles
 from fdi_lib.training.scenes import clean_scene
+from jobs.bank_show import holds
 from jobs.pair_stream import PairStream, pair_moments
 from jobs.pool import cluster
 from jobs.train_storage import local_folder
 
 log = logging.getLogger(__name__)
 _WAIT_S = 1800.0  # for nodes that a cluster could still add
-_FEWEST = 4  # fit pairs, learnt as well as held out
+_FEWEST = 4  # fit pairs, learnt (for each prototype) as well as held out
 # Sizes of the clean images that the bank knows, as (reduction, side in px): people bring small and large ones.
 _CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
 _GARMENT_CUTS = ((2, 192),)
@@ -55,7 +56,7 @@ def build(manifest: BankManifest) -> dict[str, Any]:
     for uri, other in others.items():
         bank = _joined(bank, other, uri)
     bank.save_pretrained(output)
-    return {"output": manifest.output, **summary, **show(str(output))}
+    return {"output": manifest.output, **summary, **holds(ReferenceBank.from_pretrained(output))}
 
 
 def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBank:
@@ -93,28 +94,30 @@ def _synthetic(
         weights,
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
+        prototypes=manifest.prototypes,
     )
     return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
 
 
 def _from_pairs(manifest: BankManifest, encoder: EncoderFiles) -> tuple[ReferenceBank, dict[str, Any]]:
-    """Build from moments of any number of stored pairs, on Ray. Which are held out follows from their names."""
+    """Build from moments of any number of stored pairs, on Ray. Which are held out follows from their clean sides."""
     held, learnt, left_out = {}, {}, 0
     with cluster(manifest.pools, _WAIT_S, restoring=False):
         for pairs in manifest.pairs:
-            held[pairs.task], unfit = _moments(manifest, pairs, encoder, (0.0, manifest.held_out_fraction))
-            learnt[pairs.task], more = _moments(manifest, pairs, encoder, (manifest.held_out_fraction, 1.0))
-            left_out += unfit + more
+            learnt[pairs.task], held[pairs.task], unfit = _moments(manifest, pairs, encoder)
+            left_out += unfit
     counts = {"references": sum(m.count for m in learnt.values()), "held_out": sum(m.count for m in held.values())}
-    bank = bank_from_moments(learnt, held, manifest.clean_false_positive_rate, encoder.sha256)
+    rate, prototypes = manifest.clean_false_positive_rate, manifest.prototypes
+    bank = bank_from_moments(learnt, held, rate, encoder.sha256, prototypes)
     return bank, counts | {"left_out": left_out}
 
 
 def _moments(
-    manifest: BankManifest, pairs: PairSettings, encoder: EncoderFiles, places: tuple[float, float]
-) -> tuple[PairMoments, int]:
-    """Moments of the fit pairs among these places, and how many were left out; the log names each."""
-    stream = PairStream(pairs.uri, pairs.kind, pairs.storage, encoder.view_spec, seed=manifest.seed, places=places)
+    manifest: BankManifest, pairs: PairSettings, encoder: EncoderFiles
+) -> tuple[PairMoments, PairMoments, int]:
+    """Moments of the fit pairs learnt from and held out, and how many were left out; the log names each."""
+    seed, share = manifest.seed, manifest.held_out_fraction
+    stream = PairStream(pairs.uri, pairs.kind, pairs.storage, encoder.view_spec, seed=seed, held_out=share)
     unfit: list[str] = []
 
     def note(reports: list[PairReport]) -> None:
@@ -124,38 +127,21 @@ def _moments(
                 log.warning("%s: left out: %s", pairs.task, unfit[-1])
 
     found = pair_moments(stream, partial(load_encoder, encoder.origin), manifest.pools, note)
+    learnt = _enough(found.learnt, "to learn from", _FEWEST * manifest.prototypes, pairs, unfit)
+    return learnt, _enough(found.held_out, "held out", _FEWEST, pairs, unfit), len(unfit)
+
+
+def _enough(found: PairMoments | None, what: str, fewest: int, pairs: PairSettings, unfit: list[str]) -> PairMoments:
     count = found.count if found else 0
-    if found is None or count < _FEWEST:
-        what = "held out" if places[0] == 0 else "to learn from"
+    if found is None or count < fewest:
         first = f", the first: {unfit[0]}" if unfit else ""
         raise ManifestError(
-            f"{pairs.task}: {count} fit pairs {what}, at least {_FEWEST} are needed ({len(unfit)} unfit{first})",
+            f"{pairs.task}: {count} fit pairs {what}, at least {fewest} are needed ({len(unfit)} unfit{first})",
             key="pairs",
             value=pairs.uri,
-            remedy="add or mend pairs, or change held_out_fraction",
+            remedy="add or mend pairs, or change held_out_fraction or prototypes",
         )
-    return found, len(unfit)
-
-
-def show(uri: str) -> dict[str, Any]:
-    """What a bank holds: names, pairs, spread, thresholds and the largest cosine between two directions."""
-    bank = ReferenceBank.from_pretrained(Path(uri))
-    unit_KD = bank.geometry.unit_KD
-    cosine_KK = unit_KD @ unit_KD.T - np.eye(len(unit_KD))
-    t = bank.thresholds
-    degradations = {
-        name: {
-            "pairs": bank.entry(name).pairs,
-            "explained_by_mean": round(bank.entry(name).spread, 3),
-            "amplitude": round(float(t.single_K[k]), 2),
-            "limit": round(float(t.limit_K[k]), 2),
-            "nearest": bank.names[int(cosine_KK[k].argmax())],
-            "nearest_cosine": round(float(cosine_KK[k].max()), 3),
-        }
-        for k, name in enumerate(bank.names)
-    }
-    limits = {"unknown_energy": t.unknown_energy, "member": t.member}
-    return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
+    return found
 
 
 def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:

@@ -1,8 +1,8 @@
 """``python -m jobs.bank_bench``: moments of a million synthetic feature pairs, in flat memory, against two passes.
 
 Features come from a seeded generator, unit by unit, and go through the same reduction and merge as a bank's
-(:mod:`jobs.pair_stream`). Then this process alone runs over the generator twice, in float64, and the two are compared.
-Exit code 1 if they differ by more than 1e-5, or memory grew.
+(:mod:`jobs.pair_features`). Then this process alone runs over the generator twice, in float64, and the two are
+compared. Exit code 1 if they differ by more than 1e-5, or memory grew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core.moments import PairMoments
-from jobs.pair_stream import FEATURES, features_row, parts
+from jobs.pair_features import FEATURES, features_row, parts
 from jobs.read_tasks import ReadTasks
 
 UNIT_PAIRS = 2048
@@ -54,7 +54,8 @@ def streamed(pairs: int, width: int, seed: int, tell: Callable[[int], None]) -> 
     reads = [partial(_tables, share, pairs, width, seed) for share in shares]
     stream = ray.data.read_datasource(ReadTasks(reads), num_cpus=0.9, override_num_blocks=len(reads))
     for part in parts(stream, _PART_UNITS, _SAMPLE, seed):
-        whole = part if whole is None else whole.merge(part)
+        assert part.learnt is not None, "nothing is held out"
+        whole = part.learnt if whole is None else whole.merge(part.learnt)
         tell(whole.count)
     assert whole is not None, "at least one pair"
     return whole

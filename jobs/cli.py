@@ -8,7 +8,6 @@ failed; 4 ``verify`` found a difference.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -141,11 +140,11 @@ def _bank_build(args: argparse.Namespace) -> Outcome:
 
 
 def _bank_show(args: argparse.Namespace) -> Outcome:
-    from jobs import bank
+    from jobs import bank_show
 
     refuse_secret("URI", args.uri)
-    summary = bank.show(args.uri)
-    return Outcome(summary, json.dumps(summary, indent=1))
+    summary = bank_show.run(args.uri, args.plot)
+    return Outcome(summary, bank_show.text(summary))
 
 
 def _train(args: argparse.Namespace) -> Outcome:
@@ -238,7 +237,9 @@ def _parser() -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", required=True
     )
     _takes_manifest(add("build", _bank_build, "reference pairs -> reference bank", bank))
-    add("show", _bank_show, "what a reference bank holds", bank).add_argument("uri", metavar="URI", help="the bank")
+    show = add("show", _bank_show, "what a reference bank holds, and how well it tells degradations apart", bank)
+    show.add_argument("uri", metavar="URI", help="the bank")
+    show.add_argument("--plot", metavar="FILE", help="draw its held-out references into a PNG file")
     adapters = add("adapters", _adapters, "list adapters: task, base, parameters, hash, metrics")
     adapters.add_argument("uri", nargs="?", metavar="URI", help="folder or prefix of adapters; without it the shipped")
     _takes_storage(adapters)

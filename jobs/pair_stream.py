@@ -2,7 +2,8 @@
 
 One streaming task lists pairs in units; tasks read, check and look at a unit's pairs; actors encode them; tasks reduce
 many units to one part (see :class:`fdi_lib.core.moments.PairMoments`); the driver merges parts as they come and never
-sees a picture or a feature. A part that is lost is computed again, and parts merge in any order. Does NOT know banks.
+sees a picture or a feature. A part that is lost is computed again, and parts merge in any order. Pairs that are held
+out and pairs that are learnt from go through together, each pair once. Does NOT know banks.
 """
 
 from __future__ import annotations
@@ -18,31 +19,18 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from fdi_lib.core.batches import pack, unpack
-from fdi_lib.core.moments import PairMoments, merged
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.manifest import Pools, StorageSettings
 from fdi_lib.storage.pairs import Form, PairRef, Side, Unpaired, list_pairs, read_pairs
 from fdi_lib.storage.store import Store
 from fdi_lib.training.pair_checks import PairReport, check_pair, compare_all
 from fdi_lib.training.pairs import place_of
+from jobs.pair_features import FEATURES, REPORT, Split, features_row, parts, report_of
 from jobs.read_tasks import ReadTasks
 
 _GIB = 2**30
 _SIDE = pa.struct([(n, pa.int64() if n in ("offset", "length", "row") else pa.string()) for n in Side.__annotations__])
 _REF = pa.schema([("name", pa.string()), ("degraded", _SIDE), ("clean", _SIDE), ("detail", pa.string())])
-_TEXTS = pa.list_(pa.string())
-_REPORT = pa.schema([
-    ("name", pa.string()), ("reasons", _TEXTS), ("remarks", _TEXTS), ("width", pa.int32()), ("height", pa.int32()),
-    ("shift_px", pa.list_(pa.float64())), ("exposure_ev", pa.float64()), ("psnr_db", pa.float64()),
-    ("degraded_hash", pa.string()), ("clean_hash", pa.string()), ("group", pa.string()),
-])  # fmt: skip
-# Features of a unit: names of its kept pairs, float32 N,D of either side, float64 T,E sum of token differences, both
-# shapes, and the reports of all its pairs as one packed row.
-FEATURES = pa.schema([
-    ("names", _TEXTS), ("clean", pa.large_binary()), ("degraded", pa.large_binary()), ("tokens", pa.large_binary()),
-    ("shape", pa.list_(pa.int64())), ("reports", pa.list_(pa.struct(list(_REPORT)))),
-])  # fmt: skip
-_PART = pa.schema([("moments", pa.large_binary()), FEATURES.field("reports")])
 
 
 class EncoderLike(Protocol):
@@ -70,8 +58,8 @@ class PairStream:
         unit_pairs: pairs read and encoded at once.
         part_units: units reduced to one part.
         max_pixels_mp: limit for one picture, megapixels.
-        places: pairs are used whose clean picture has its place (:func:`fdi_lib.training.pairs.place_of`) in [first,
-            second); what is no pair is reported where 0 is among them. Every pair is read all the same.
+        held_out: share of the pairs whose moments are kept apart: those whose clean picture has its place
+            (:func:`fdi_lib.training.pairs.place_of`) below it.
     """
 
     uri: str
@@ -84,7 +72,7 @@ class PairStream:
     unit_pairs: int = 64
     part_units: int = 128
     max_pixels_mp: float = 400
-    places: tuple[float, float] = (0.0, 1.0)
+    held_out: float = 0.0
 
 
 def pair_moments(
@@ -92,8 +80,8 @@ def pair_moments(
     load: Callable[[], EncoderLike],
     pools: Pools,
     on_reports: Callable[[list[PairReport]], None],
-) -> PairMoments | None:
-    """Read all pairs once and return the moments of their features; None where no pair is left.
+) -> Split:
+    """Read all pairs once and return the moments of their features, of both sides of the split.
 
     Args:
         settings: what is read.
@@ -116,7 +104,7 @@ def pair_moments(
         )
         .map_batches(
             _Encode,
-            fn_constructor_args=(load, pools.classify.batch),
+            fn_constructor_args=(load, pools.classify.batch, settings.held_out, settings.seed),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=pools.classify.min, max_size=pools.classify.max),
@@ -125,7 +113,10 @@ def pair_moments(
             memory=pools.classify.memory_gib * _GIB,
         )
     )
-    return merged(parts(stream, settings.part_units, settings.sample, settings.seed, on_reports))
+    whole = Split()
+    for part in parts(stream, settings.part_units, settings.sample, settings.seed, on_reports):
+        whole = whole.merge(part)
+    return whole
 
 
 def pair_reports(settings: PairStream, pools: Pools) -> list[PairReport]:
@@ -146,30 +137,8 @@ def pair_reports(settings: PairStream, pools: Pools) -> list[PairReport]:
     )
     found: list[PairReport] = []
     for table in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
-        found += [_report(row) for rows, _ in unpack(table) for row in rows.to_pylist()]
+        found += [report_of(row) for rows, _ in unpack(table) for row in rows.to_pylist()]
     return compare_all(sorted(found, key=lambda report: report.name))
-
-
-def parts(
-    features: ray.data.Dataset,
-    part_units: int,
-    sample: int,
-    seed: int,
-    on_reports: Callable[[list[PairReport]], None] = lambda reports: None,
-) -> Iterator[PairMoments]:
-    """Reduce rows of ``FEATURES`` to parts, each of ``part_units`` rows, as they come."""
-    reduced = features.map_batches(
-        partial(_reduce, sample=sample, seed=seed),
-        batch_size=part_units,
-        batch_format="pyarrow",
-        num_cpus=1,
-        memory=_GIB,  # other needs than the stage before: or they would be one
-    )
-    for table in reduced.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in table.to_pylist():
-            on_reports([_report(found) for found in row["reports"]])
-            if row["moments"]:
-                yield PairMoments.from_bytes(row["moments"])
 
 
 def _list(settings: PairStream) -> Iterator[pa.Table]:
@@ -185,94 +154,55 @@ def _list(settings: PairStream) -> Iterator[pa.Table]:
 
 def _look(settings: PairStream, table: pa.Table) -> Iterator[pa.Table]:
     """Read and check a unit's pairs; yield their reports, and views of the kept ones: degraded, clean, degraded ..."""
-    store, (low, high) = Store.open(settings.uri, settings.storage), settings.places
+    store, spec = Store.open(settings.uri, settings.storage), settings.spec
     for rows, _ in unpack(table):
         found = [_listed(row) for row in rows.to_pylist()]
-        told = found if low == 0 else []
-        reports = [PairReport(item.name, (item.detail,)) for item in told if isinstance(item, Unpaired)]
+        reports = [PairReport(item.name, (item.detail,)) for item in found if isinstance(item, Unpaired)]
         views: list[np.ndarray] = []
-        spec = settings.spec
         for read in read_pairs(store, [item for item in found if isinstance(item, PairRef)]):
             report, pair = check_pair(read, settings.smallest_px, settings.max_pixels_mp)
-            # Pairs of one clean picture share a place, whatever their names.
-            if not low <= place_of(report.clean_hash or report.name, settings.seed) < high:
-                continue
             reports.append(report)
             views += [make_views(side, spec) for side in pair or ()] if spec else []
-        packed = pa.Table.from_pylist([asdict(report) for report in reports], _REPORT)
+        packed = pa.Table.from_pylist([asdict(report) for report in reports], REPORT)
         yield pack(packed, np.stack(views) if views else np.zeros((0, 1), np.uint8))
 
 
 class _Encode:
-    """Encode views of pairs; loads the encoder once an actor."""
+    """Encode views of pairs and tell both sides of the split apart; loads the encoder once an actor."""
 
-    def __init__(self, load: Callable[[], EncoderLike], batch: int) -> None:
-        self._encoder, self._batch = load(), batch
+    def __init__(self, load: Callable[[], EncoderLike], batch: int, held_out: float, seed: int) -> None:
+        self._encoder, self._batch, self._held_out, self._seed = load(), batch, held_out, seed
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = [self._features(reports, views) for reports, views in unpack(table) if views is not None]
-        return pa.Table.from_pylist(rows, FEATURES)
+        units = [(reports.to_pylist(), views) for reports, views in unpack(table) if views is not None]
+        return pa.Table.from_pylist([row for unit in units for row in self._features(*unit)], FEATURES)
 
-    def _features(self, reports: pa.Table, views: np.ndarray) -> dict[str, Any]:
-        found = reports.to_pylist()
-        sums: Any = 0.0
+    def _features(self, reports: list[dict[str, Any]], views: np.ndarray) -> Iterator[dict[str, Any]]:
+        """At most two rows: the whole unit is encoded together, and then parted."""
+        # Pairs of one clean picture share a place, whatever their names.
+        held_R = [place_of(row["clean_hash"] or row["name"], self._seed) < self._held_out for row in reports]
+        held_N = np.array([held for held, row in zip(held_R, reports, strict=True) if not row["reasons"]], bool)
+        names = [row["name"] for row in reports if not row["reasons"]]
         q: list[np.ndarray] = []
+        sums: dict[bool, Any] = {False: 0.0, True: 0.0}
         step = max(2, self._batch // 2 * 2)  # both sides of a pair in one pass
         for start in range(0, len(views), step):
             tokens = self._encoder.tokens(views[start : start + step])
             q.append(self._encoder.pooled(tokens).numpy())
-            sums = sums + (tokens[0::2] - tokens[1::2]).double().sum(0).numpy()
-        names = [row["name"] for row in found if not row["reasons"]]
-        return features_row(names, q, sums, found) if names else _NOTHING | {"reports": found}
-
-
-_NOTHING: dict[str, Any] = {"names": [], "clean": b"", "degraded": b"", "tokens": b"", "shape": []}
-
-
-def features_row(names: list[str], q: list[np.ndarray], token_sum_TE: np.ndarray, reports: list[Any]) -> dict[str, Any]:
-    """A row of ``FEATURES``; ``q`` holds float32 pooled features, degraded and clean in turn."""
-    both = np.concatenate(q).astype(np.float32, copy=False)
-    return {
-        "names": names,
-        "clean": both[1::2].tobytes(),
-        "degraded": both[0::2].tobytes(),
-        "tokens": np.asarray(token_sum_TE, np.float64).tobytes(),
-        "shape": [len(names), both.shape[1], *token_sum_TE.shape],
-        "reports": reports,
-    }
-
-
-def _reduce(table: pa.Table, sample: int, seed: int) -> pa.Table:
-    """Rows of ``FEATURES`` to one part. All rows at once: one product of matrices instead of many."""
-    names: list[str] = []
-    clean, degraded, tokens, reports = [], [], [], []
-    for i in range(table.num_rows):
-        reports += table["reports"][i].as_py()
-        shape = table["shape"][i].as_py()
-        if shape:
-            names += table["names"][i].as_py()
-            clean.append(np.frombuffer(table["clean"][i].as_buffer(), np.float32).reshape(shape[:2]))
-            degraded.append(np.frombuffer(table["degraded"][i].as_buffer(), np.float32).reshape(shape[:2]))
-            tokens.append(np.frombuffer(table["tokens"][i].as_buffer(), np.float64).reshape(shape[2:]))
-    moments = b""
-    if names:
-        both = np.concatenate(clean), np.concatenate(degraded)
-        moments = PairMoments.of(names, *both, np.sum(tokens, axis=0), sample, seed).to_bytes()
-    return pa.Table.from_pylist([{"moments": moments, "reports": reports}], _PART)
+            difference = (tokens[0::2] - tokens[1::2]).double().numpy()
+            mine = held_N[start // 2 :][: len(difference)]
+            sums = {side: sums[side] + difference[mine == side].sum(0) for side in sums}
+        for side in sorted(set(held_R)):
+            told = [row for held, row in zip(held_R, reports, strict=True) if held == side]
+            kept = np.flatnonzero(held_N == side)
+            if not len(kept):
+                yield {"held_out": side, "names": [], "shape": [], "reports": told}
+                continue
+            both = np.concatenate(q)[np.stack([2 * kept, 2 * kept + 1], axis=1).ravel()]
+            yield features_row([names[i] for i in kept], [both], sums[side], told, held_out=side)
 
 
 def _listed(row: dict[str, Any]) -> PairRef | Unpaired:
     if row["detail"] is not None:
         return Unpaired(row["name"], row["detail"])
     return PairRef(row["name"], Side(**row["degraded"]), Side(**row["clean"]))
-
-
-def _report(row: dict[str, Any]) -> PairReport:
-    shift = row["shift_px"]
-    report = PairReport(**(row | {"shift_px": None}))
-    return replace(
-        report,
-        reasons=tuple(report.reasons),
-        remarks=tuple(report.remarks),
-        shift_px=None if shift is None else (shift[0], shift[1]),
-    )

@@ -20,7 +20,7 @@ from fdi_lib.training.encoder import train_encoder
 from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, training_tiles
 from jobs import train_adapter
-from jobs.train_adapter import TILE_PX, check_recipes, recipe_of
+from jobs.train_adapter import TILE_PX, check_recipes, check_trackers, recipe_of
 from jobs.train_storage import local_folder
 
 
@@ -44,6 +44,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     if manifest.initial and manifest.model == "base":
         raise ManifestError("a base starts from nothing", key="initial", value=manifest.initial, remedy="leave it out")
     check_recipes(manifest.data.degradations, "data.degradations")
+    check_trackers(manifest.watch.trackers)
     output = local_folder(manifest.output)
     pictures = read_list(Path(manifest.data.pictures), Path(manifest.data.uri), "train")
     recipe = recipe_of(manifest, identity_of(pictures))
@@ -70,7 +71,8 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     else:
         tiles = training_tiles(pictures, TILE_PX, manifest.seed)
         count = len(tiles)
-        train_base(tiles, settings, manifest.batch, manifest.crop_px, manifest.seed, work).save_pretrained(output)
+        sizes = manifest.batch, manifest.crop_px, manifest.seed
+        train_base(tiles, settings, *sizes, work, trackers=manifest.watch.trackers).save_pretrained(output)
     shutil.copy(work / "log.jsonl", output / "training-log.jsonl")
     summary = {
         "model": manifest.model,
@@ -97,6 +99,7 @@ def _encoder(manifest: TrainManifest, scenes: Any, settings: FitSettings, work: 
         work,
         favoured=manifest.data.favoured,
         start=Encoder.from_pretrained(Path(manifest.initial)) if manifest.initial else None,
+        trackers=manifest.watch.trackers,
     )
 
 

@@ -229,11 +229,7 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     """
     task = manifest.task
     assert task is not None, "the manifest's own check"
-    for tracker in set(manifest.watch.trackers) - {"tensorboard"}:
-        if find_spec(tracker) is None:
-            raise ManifestError(
-                "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
-            )
+    check_trackers(manifest.watch.trackers)
     made = manifest.data.kind == "clean"
     if made and task not in bank.names:
         raise ManifestError(
@@ -268,6 +264,19 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
         encoder_sha256=bank.encoder_sha256,
     )
     return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker whose library isn't installed.
+
+    Raises:
+        ManifestError: names it.
+    """
+    for tracker in set(names) - {"tensorboard"}:
+        if find_spec(tracker) is None:
+            raise ManifestError(
+                "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
+            )
 
 
 def _check_initial(folder: Path, base_sha256: str) -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fdi_lib.core.classical import best_known
 from fdi_lib.core.protocol import Sample, Tile, as_float, key_seed
+from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import to_rgb8
 from fdi_lib.manifest import Pools, RestoreSettings, TrainManifest
 from fdi_lib.models.bank import Entry, ReferenceBank
@@ -28,7 +29,7 @@ from fdi_lib.models.restorer import Restorer
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import EvaluationSet, measure
-from fdi_lib.training.own import Confusion, confusion, entry_from_pairs
+from fdi_lib.training.own import confusion, entry_from_pairs
 from fdi_lib.training.pair_checks import accepted, table
 from fdi_lib.training.pairs import Pair, StoredPairs, split
 from jobs.pair_stream import PairStream, pair_reports
@@ -154,7 +155,7 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 def _print(found: Confusion, title: str) -> None:
     shown = Table("", *found.columns, title=title)
-    for name, row_C in zip(found.names, found.count_KC, strict=True):
+    for name, row_C in zip(found.rows, found.count_RC, strict=True):
         shown.add_row(name, *(f"{100 * n / max(row_C.sum(), 1):.0f}" if n else "" for n in row_C))
     _console().print(shown)
 

@@ -34,6 +34,7 @@ class Geometry:
         whitening_DD: symmetric inverse square root of the covariance that is no damage's signature.
         fdi_KD: mean feature difference, degraded minus clean, of each degradation (Eq. 2, pooled).
         filter_KD: matched filter of each degradation, see :func:`matched_filter`: what detects it.
+        severity_filters: further ones of each degradation, P,D (by severity, P may be 0); empty where nothing has any.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class Geometry:
     whitening_DD: np.ndarray
     fdi_KD: np.ndarray
     filter_KD: np.ndarray
+    severity_filters: tuple[np.ndarray, ...] = ()
 
     @property
     def unit_KD(self) -> np.ndarray:
@@ -53,8 +55,13 @@ class Geometry:
         return (q_ND - self.mean_D) @ self.whitening_DD
 
     def scores(self, q_ND: np.ndarray) -> np.ndarray:
-        """Features -> matched-filter scores N,K, in standard deviations of clean content."""
-        return (q_ND - self.mean_D) @ self.filter_KD.T
+        """Features -> matched-filter scores N,K, in standard deviations of clean content; the best over severities."""
+        deviation_ND = q_ND - self.mean_D
+        score_NK = deviation_ND @ self.filter_KD.T
+        for k, filter_PD in enumerate(self.severity_filters):
+            if len(filter_PD):
+                score_NK[:, k] = np.maximum(score_NK[:, k], (deviation_ND @ filter_PD.T).max(1))
+        return score_NK
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,6 @@ class SyntheticPairSettings(DataSettings):
 
     pictures: SafeText = Field(default="docs/training-data.tsv", description="Table of pictures.")
     degradations: Names = Field(min_length=1, description="Names of the bank's degradations.")
-    tile_px: int = Field(default=256, ge=96, multiple_of=8, description="Side of the largest tiles.")
     clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
 
 
@@ -217,6 +216,7 @@ class BankManifest(Settings):
     clean_false_positive_rate: float = Field(
         default=0.01, gt=0, lt=0.5, description="pairs: rate of the stored thresholds."
     )
+    prototypes: int = Field(default=1, ge=1, le=8, description="1: the mean FDI alone; more: so many by severity, too.")
     pools: Pools = Field(default=Pools(), description="pairs: what reading (`decode`) and encoding (`classify`) use.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Key of synthetic degradations, or of what is held out.")
     models: BankModels = Field(default=BankModels(), description="The encoder.")

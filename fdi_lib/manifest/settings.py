@@ -194,6 +194,13 @@ class GateSettings(Settings):
     )
 
 
+def whole_above_one(value: float) -> float:
+    """Check an amount of CPUs or GPUs by Ray's own rule for resources."""
+    if value > 1 and value != int(value):
+        raise problem("above 1 only whole numbers can be scheduled", remedy=f"use {int(value)} or {int(value) + 1}")
+    return value
+
+
 class DecodePool(Settings):
     """Resources of one task that reads and decodes."""
 
@@ -202,12 +209,7 @@ class DecodePool(Settings):
         default=1.0, gt=0, description="Memory of one task, which holds one decoded image at a time."
     )
 
-    @field_validator("cpus", "gpus", check_fields=False)
-    @classmethod
-    def _whole_above_one(cls, value: float) -> float:
-        if value > 1 and value != int(value):  # Ray's own rule for resources
-            raise problem("above 1 only whole numbers can be scheduled", remedy=f"use {int(value)} or {int(value) + 1}")
-        return value
+    _schedulable = field_validator("cpus", "gpus", check_fields=False)(whole_above_one)
 
 
 class _ActorPool(DecodePool):

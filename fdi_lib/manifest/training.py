@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, field_validator
 
 from fdi_lib.manifest.locations import Location
-from fdi_lib.manifest.settings import Settings
+from fdi_lib.manifest.settings import Settings, whole_above_one
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -37,6 +37,8 @@ class TrainWorker(Settings):
         default=1, ge=1, description="Tasks that make samples for a worker at the same time, on its node and CPUs."
     )
     prefetch_batches: int = Field(default=4, ge=1, description="Batches made ahead.")
+
+    _schedulable = field_validator("cpus")(whole_above_one)
 
 
 class AdapterSettings(Settings):
@@ -70,9 +72,11 @@ class WatchSettings(Settings):
 
     log_every_steps: int = Field(default=50, ge=1, description="Steps between two lines of the log.")
     images_every_steps: int = Field(
-        default=500, ge=1, description="Steps between two sample sheets: input, restored, clean."
+        default=500, ge=1, description="adapter: steps between two sample sheets: input, restored, clean."
     )
-    validation_crops: int = Field(default=64, ge=1, description="Held-out crops that every checkpoint is scored on.")
+    validation_crops: int = Field(
+        default=64, ge=1, description="adapter: held-out crops that every checkpoint is scored on."
+    )
     trackers: Annotated[tuple[Tracker, ...], Strict(False)] = Field(
         default=("tensorboard",), description="Where curves go; mlflow and wandb are optional extras."
     )

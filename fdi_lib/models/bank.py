@@ -20,79 +20,9 @@ from safetensors.numpy import load_file, save_file
 from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
 
-_NEEDED = ("tokens", "mean", "filter", "spread", "n", "held_out")  # of an adapter's fdi.safetensors, to recognise it
-
-
-@dataclass(frozen=True)
-class Content:
-    """What clean images look like to the encoder.
-
-    Args:
-        mean_D: mean feature.
-        covariance_DD: shrunk covariance.
-        within_DD: shrunk covariance of paired differences within one degradation, averaged over degradations: what of
-            a damage depends on the picture.
-    """
-
-    mean_D: np.ndarray
-    covariance_DD: np.ndarray
-    within_DD: np.ndarray
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the bank knows of one degradation: an adapter's ``fdi.safetensors``.
-
-    Args:
-        name: of the degradation.
-        tokens_TD: FDI as tokens, what the adapter takes as query (Eq. 2), float32.
-        mean_D: FDI of the pooled feature.
-        filter_D: its matched filter, see :func:`fdi_lib.core.similarity.matched_filter`.
-        spread: share of the paired differences' energy that their mean explains, in [0, 1].
-        pairs: number of reference pairs.
-        held_out_MD: features of held-out images that have this degradation and no other.
-    """
-
-    name: str
-    tokens_TD: np.ndarray
-    mean_D: np.ndarray
-    filter_D: np.ndarray
-    spread: float
-    pairs: int
-    held_out_MD: np.ndarray
-
-    def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
-        """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {
-            "tokens": self.tokens_TD,
-            "mean": self.mean_D,
-            "filter": self.filter_D,
-            "clean_mean": clean_mean_D,
-            "spread": np.array([self.spread]),
-            "n": np.array([self.pairs]),
-        }
-        full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
-        full["held_out"] = _half(self.held_out_MD)
-        save_file(full, folder / "fdi.safetensors", metadata={"encoder_sha256": encoder_sha256, "name": self.name})
-
-    @classmethod
-    def load(cls, folder: Path) -> Entry:
-        """Read what :meth:`save` wrote; the name is the folder's.
-
-        Raises:
-            WeightsError: the file is missing or lacks what a bank needs.
-        """
-        path = folder / "fdi.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"{path}: not found; an adapter folder holds it")
-        a = load_file(path)
-        missing = set(_NEEDED) - set(a)
-        if missing:
-            raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; train the adapter again with `fdi train`")
-        mean_D, filter_D, held_MD = (a[key].astype(np.float64) for key in ("mean", "filter", "held_out"))
-        return cls(folder.name, a["tokens"], mean_D, filter_D, float(a["spread"][0]), int(a["n"][0]), held_MD)
+__all__ = ["Content", "Entry", "ReferenceBank", "Severities"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +61,8 @@ class ReferenceBank:
         """The coordinates in which features are compared."""
         white_DD = whitening(self.content.covariance_DD, self.content.within_DD)
         fdi_KD, filter_KD = (np.stack([getattr(e, part) for e in self.entries]) for part in ("mean_D", "filter_D"))
-        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD)
+        further = tuple(e.severities.filter_PD if e.severities else filter_KD[:0] for e in self.entries)
+        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -177,7 +108,7 @@ class ReferenceBank:
         if folder.name in self.names and (folder / "fdi.safetensors").is_file():
             with safe_open(folder / "fdi.safetensors", "np") as file:
                 known = np.array_equal(file.get_tensor("tokens"), self.tokens_of(folder.name))
-                if known or not set(_NEEDED) <= set(file.keys()):
+                if known or not set(NEEDED) <= set(file.keys()):
                     return self
         return self.with_entry(Entry.load(folder))
 
@@ -194,9 +125,10 @@ class ReferenceBank:
         for entry in kept.entries:
             full |= {f"{entry.name}.tokens": entry.tokens_TD, f"{entry.name}.mean": entry.mean_D}
             full[f"{entry.name}.filter"] = entry.filter_D
+            full |= entry.severities.arrays(f"{entry.name}.") if entry.severities else {}
             half[f"{entry.name}.held_out"] = entry.held_out_MD
         arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
-        arrays |= {key: _half(value) for key, value in half.items()}
+        arrays |= {key: as_half(value) for key, value in half.items()}
         arrays["mixed_present"] = kept.mixed_MK.astype(np.uint8)
         save_file(arrays, folder / "bank.safetensors")
         thresholds = {
@@ -218,19 +150,20 @@ class ReferenceBank:
         entries = tuple(
             replace(
                 e,
-                held_out_MD=_half(e.held_out_MD).astype(np.float64),
-                mean_D=_single(e.mean_D),
-                filter_D=_single(e.filter_D),
+                held_out_MD=as_half(e.held_out_MD).astype(np.float64),
+                mean_D=as_single(e.mean_D),
+                filter_D=as_single(e.filter_D),
+                severities=e.severities and Severities(*map(as_single, vars(e.severities).values())),
             )
             for e in self.entries
         )
         return replace(
             self,
             entries=entries,
-            content=Content(**{key: _single(value) for key, value in vars(self.content).items()}),
-            clean_ND=_half(self.clean_ND).astype(np.float64),
-            mixed_MD=_half(self.mixed_MD).astype(np.float64),
-            weight_N=_single(self.weight_N),
+            content=Content(**{key: as_single(value) for key, value in vars(self.content).items()}),
+            clean_ND=as_half(self.clean_ND).astype(np.float64),
+            mixed_MD=as_half(self.mixed_MD).astype(np.float64),
+            weight_N=as_single(self.weight_N),
         )
 
     @classmethod
@@ -264,6 +197,7 @@ class ReferenceBank:
                 config["explained_by_mean"][name],
                 config["pairs"][name],
                 x[f"{name}.held_out"],
+                Severities.among(x, f"{name}."),
             )
             for name in config["names"]
         )
@@ -281,11 +215,3 @@ class ReferenceBank:
             config["encoder_sha256"],
             Thresholds(**thresholds),
         )
-
-
-def _half(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, np.float16)
-
-
-def _single(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32).astype(np.float64)

@@ -205,7 +205,9 @@ class Restore:
         """Whether another image of the source could get the same name (the answer does not depend on order)."""
         stem = name.rpartition(".")[0]
         if row["shard"]:
-            return False  # members of a shard that differ in their extension only: the second fails as output_conflict
+            return (
+                False  # members that differ in their extension only are told apart in their shard (storage/rivals.py)
+            )
         suffixes = {*IMAGE_EXTENSIONS, extension.lstrip(".")}
         others = {f"{stem}.{suffix}" for known in suffixes for suffix in (known, known.upper())} - {name}
         return any(self.source.exists(other) for other in sorted(others))

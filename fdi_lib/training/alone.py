@@ -24,6 +24,7 @@ def fit(
     settings: FitSettings,
     folder: Path,
     *,
+    trackers: tuple[str, ...] = ("tensorboard",),
     judge: Judge | None = None,
 ) -> nn.Module:
     """Train in this process; see :func:`fdi_lib.training.loop.fit`.
@@ -34,6 +35,7 @@ def fit(
         loss_of: batch -> named scalar losses.
         settings: length and rates.
         folder: receives ``log.jsonl`` and ``checkpoint-STEP/``; a run found there is continued.
+        trackers: where curves go, see :class:`fdi_lib.training.watch.Watch`.
         judge: scores every checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ def fit(
         loss_of,
         settings,
         keep,
-        Watch(folder, ("tensorboard",)),
+        Watch(folder, trackers),
         last=found[-1] if found else None,
         judge=judge,
     )

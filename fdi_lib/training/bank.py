@@ -14,7 +14,7 @@ from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
 from fdi_lib.core.views import make_views
 from fdi_lib.errors import WeightsError
-from fdi_lib.models.bank import Content, Entry, ReferenceBank
+from fdi_lib.models.bank import Content, Entry, ReferenceBank, Severities
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.encoder import quantised
 
@@ -43,14 +43,18 @@ def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.n
     return quantised(out)
 
 
-def pair_moments(encoder: Encoder, degraded: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> PairMoments:
-    """Moments of paired features; both sides are views of images, uint8 V,S,S,3 each."""
+def pair_moments(
+    encoder: Encoder, degraded: Sequence[np.ndarray], clean: Sequence[np.ndarray], sample: int = 0
+) -> PairMoments:
+    """Moments of paired features, and so many pairs as they are; both sides are views of images, uint8 V,S,S,3 each."""
     (tokens_d, q_d), (tokens_c, q_c) = (features_of_views(encoder, side) for side in (degraded, clean))
     names = [str(i) for i in range(len(q_d))]
-    return PairMoments.of(names, q_c, q_d, (tokens_d - tokens_c).sum(0, dtype=np.float64), 0, 0)
+    return PairMoments.of(names, q_c, q_d, (tokens_d - tokens_c).sum(0, dtype=np.float64), sample, 0)
 
 
-def entry_of(name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD: np.ndarray) -> Entry:
+def entry_of(
+    name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD: np.ndarray, prototypes: int = 1
+) -> Entry:
     """The bank's entry of one degradation.
 
     Args:
@@ -58,6 +62,7 @@ def entry_of(name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD:
         pairs: moments of its pairs.
         content_DD: the bank's covariance of clean features.
         held_out_MD: pooled features of further, held-out degraded images.
+        prototypes: 1 for the mean alone; with more, so many by severity besides it, from the pairs' sample.
 
     Raises:
         WeightsError: the encoder sees no difference.
@@ -66,7 +71,28 @@ def entry_of(name: str, pairs: PairMoments, content_DD: np.ndarray, held_out_MD:
     if not np.linalg.norm(mean_D) > 0:
         raise WeightsError(f"{name}: the encoder sees no difference between the degraded and the clean pictures at all")
     filter_D = matched_filter(mean_D, content_DD, shrunk(pairs.degraded.covariance_DD, pairs.count))
-    return Entry(name, fdi_TD, mean_D, filter_D, pairs.spread, pairs.count, held_out_MD)
+    severities = severities_of(pairs, content_DD, prototypes) if prototypes > 1 else None
+    return Entry(name, fdi_TD, mean_D, filter_D, pairs.spread, pairs.count, held_out_MD, severities)
+
+
+def severities_of(pairs: PairMoments, content_DD: np.ndarray, count: int) -> Severities:
+    """Prototypes of equally many pairs each, by the length of their differences along the FDI, mildest first.
+
+    They come from the sample that the moments keep: no second pass over the pairs, however many there are.
+
+    Args:
+        pairs: moments of a degradation's pairs, with a sample of at least ``count`` rows.
+        content_DD: the bank's covariance of clean features.
+        count: severities.
+    """
+    clean_ND, degraded_ND = np.split(pairs.sample.row_ND.astype(np.float64), 2, axis=1)
+    difference_ND = degraded_ND - clean_ND
+    order_N = np.argsort(difference_ND @ pairs.difference.mean_D, kind="stable")
+    fdi, filters = [], []
+    for mine in np.array_split(order_N, count):
+        fdi.append(difference_ND[mine].mean(0))
+        filters.append(matched_filter(fdi[-1], content_DD, shrunk_covariance(degraded_ND[mine])))
+    return Severities(np.stack(fdi), np.stack(filters))
 
 
 def build_bank(
@@ -80,6 +106,7 @@ def build_bank(
     *,
     clean_false_positive_rate: float,
     seed: int,
+    prototypes: int = 1,
 ) -> ReferenceBank:
     """Build a bank from clean pictures and synthetic degradations of them.
 
@@ -93,6 +120,7 @@ def build_bank(
         weights: what each of them counts.
         clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
+        prototypes: of each degradation, see :func:`entry_of`.
     """
     _, q_content = features(encoder, content)
     alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed)
@@ -101,8 +129,9 @@ def build_bank(
     entries, within = [], []
     for k, name in enumerate(names):
         damaged = (degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference))
-        pairs = pair_moments(encoder, [make_views(image, encoder.view_spec) for image in damaged], reference_views)
-        entries.append(entry_of(name, pairs, content_DD, alone[name]))
+        views = [make_views(image, encoder.view_spec) for image in damaged]
+        pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
+        entries.append(entry_of(name, pairs, content_DD, alone[name], prototypes))
         within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
     return ReferenceBank(
         tuple(entries),
@@ -117,7 +146,11 @@ def build_bank(
 
 
 def bank_from_moments(
-    pairs: dict[str, PairMoments], held_out: dict[str, PairMoments], rate: float, encoder_sha256: str
+    pairs: dict[str, PairMoments],
+    held_out: dict[str, PairMoments],
+    rate: float,
+    encoder_sha256: str,
+    prototypes: int = 1,
 ) -> ReferenceBank:
     """Build a bank from moments of stored pairs, whatever their number.
 
@@ -126,13 +159,16 @@ def bank_from_moments(
         held_out: of further pairs, by degradation; their samples hold the features that thresholds are found on.
         rate: clean false-positive rate of the bank's own thresholds.
         encoder_sha256: hash of the encoder's weights file.
+        prototypes: of each degradation, see :func:`entry_of`.
     """
     clean = functools.reduce(Moments.merge, (found.clean for found in pairs.values()))
     content_DD = shrunk(clean.covariance_DD, clean.count)
     within = [shrunk(found.difference.covariance_DD, found.count) for found in pairs.values()]
     width = len(clean.mean_D)
     rows = {name: found.sample.row_ND.astype(np.float64) for name, found in held_out.items()}
-    entries = tuple(entry_of(name, found, content_DD, rows[name][:, width:]) for name, found in pairs.items())
+    entries = tuple(
+        entry_of(name, found, content_DD, rows[name][:, width:], prototypes) for name, found in pairs.items()
+    )
     held_clean_ND = np.concatenate([found[:, :width] for found in rows.values()])
     return ReferenceBank(
         entries,

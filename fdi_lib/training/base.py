@@ -45,7 +45,16 @@ def augmented_crop(
     return np.ascontiguousarray(crop, np.float32)
 
 
-def train_base(tiles: np.ndarray, settings: FitSettings, batch: int, crop_px: int, seed: int, folder: Path) -> Base:
+def train_base(
+    tiles: np.ndarray,
+    settings: FitSettings,
+    batch: int,
+    crop_px: int,
+    seed: int,
+    folder: Path,
+    *,
+    trackers: tuple[str, ...] = ("tensorboard",),
+) -> Base:
     """Train a compact base from nothing on clean tiles (uint8 N,T,T,3) and return it with averaged weights."""
     torch.manual_seed(seed)
     base = Base.compact()
@@ -66,6 +75,6 @@ def train_base(tiles: np.ndarray, settings: FitSettings, batch: int, crop_px: in
         out = base.unet(z, b["t"], encoder_hidden_states=null, return_dict=False)[0]
         return {"loss": F.mse_loss(out.float(), v)}
 
-    fit(base, make_batch, loss_of, settings, folder)
+    fit(base, make_batch, loss_of, settings, folder, trackers=trackers)
     base.eval().requires_grad_(False)
     return base

@@ -54,6 +54,7 @@ def train_encoder(
     *,
     favoured: Collection[str] = (),
     start: Encoder | None = None,
+    trackers: tuple[str, ...] = ("tensorboard",),
 ) -> Encoder:
     """Train a compact encoder on clean pictures and synthetic degradations of them.
 
@@ -66,6 +67,7 @@ def train_encoder(
         folder: receives log and checkpoint.
         favoured: degradations that are drawn twice as often.
         start: weights to go on from; None starts from nothing.
+        trackers: where curves go, see :class:`fdi_lib.training.watch.Watch`.
     """
     torch.manual_seed(seed)
     encoder = Encoder(COMPACT)
@@ -88,7 +90,7 @@ def train_encoder(
             "labels": torch.from_numpy(labels),
         }
 
-    fit(model, make_batch, lambda b: _losses(model, b), settings, folder)
+    fit(model, make_batch, lambda b: _losses(model, b), settings, folder, trackers=trackers)
     model.encoder.eval().requires_grad_(False)
     return model.encoder
 

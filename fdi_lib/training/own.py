@@ -7,18 +7,17 @@ pairs come from, nor how an adapter is trained.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from fdi_lib.core.similarity import decide
+from fdi_lib.core import separability
+from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.bank import Entry, ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
 from fdi_lib.training.pairs import Pair
-
-CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # columns of a confusion beside the names
 
 
 def entry_from_pairs(
@@ -49,33 +48,6 @@ def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:
     return [make_views(image[::y, ::x], spec) for y in (1, -1) for x in (1, -1)]
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """What held-out images with one degradation each are taken for.
-
-    Args:
-        names: of the bank's degradations, K.
-        columns: the names, then clean, unknown, several.
-        count_KC: images.
-    """
-
-    names: tuple[str, ...]
-    columns: tuple[str, ...]
-    count_KC: np.ndarray
-
-    def accuracy(self, names: Iterable[str]) -> float:
-        """Share of the images of these degradations that are taken for exactly what they have."""
-        rows = [self.names.index(name) for name in names]
-        right = sum(self.count_KC[k, k] for k in rows)
-        return float(right / max(self.count_KC[rows].sum(), 1))
-
-
 def confusion(bank: ReferenceBank) -> Confusion:
     """Decide on the bank's own held-out references with its own thresholds."""
-    columns = (*bank.names, CLEAN, UNKNOWN, SEVERAL)
-    count_KC = np.zeros((len(bank.names), len(columns)), int)
-    for k, entry in enumerate(bank.entries):
-        for decision in decide(entry.held_out_MD, bank.geometry, bank.thresholds, max_adapters=3, mode="progressive"):
-            found = {"clean": CLEAN, "unknown": UNKNOWN, "mixture": SEVERAL}.get(decision.verdict)
-            count_KC[k, columns.index(found or decision.adapters[0][0])] += 1
-    return Confusion(bank.names, columns, count_KC)
+    return separability.confusion(bank.geometry, bank.thresholds, bank.held_out)

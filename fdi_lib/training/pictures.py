@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import pyvips
@@ -28,6 +28,7 @@ _SCENE_REDUCTIONS = {"photo": (2, 3, 4, 6, 8), "garment": (2,), "plate": (3, 4, 
 _SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
 _PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
+_COLUMNS = ("picture", "group_id", "kind", "split", "sha256")  # others are for people
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
     """Read the pictures of one split, in the table's order.
 
     Raises:
-        ManifestError: the table or a listed file is missing.
+        ManifestError: the table, one of its columns or values, or a listed file is missing.
     """
     if not table.is_file():
         raise ManifestError(
@@ -73,8 +74,7 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
             value=str(table),
             remedy="run from the repository root or name the list",
         )
-    with table.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["split"] == split]
+    rows = [row for row in _rows(table) if row["split"] == split]
     if not rows:
         raise ManifestError(
             f"no picture of split {split}",
@@ -92,6 +92,29 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
             remedy="set data.uri (or FDI_DATA) to the folder that holds them",
         )
     return pictures
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """All rows, each with a value for every column of ``_COLUMNS``."""
+
+    def refuse(what: str, remedy: str) -> NoReturn:
+        raise ManifestError(what, key="data.pictures", value=str(table), remedy=remedy)
+
+    with table.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines, delimiter="\t")
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            remedy = f"the first line names the columns, tabs between them: {', '.join(_COLUMNS)}"
+            refuse(f"the picture list has no column {', '.join(missing)}", remedy)
+        rows: list[dict[str, str]] = []
+        for row in reader:
+            empty = next((column for column in _COLUMNS if not row[column]), None)
+            if empty:
+                refuse(f"line {reader.line_num} has no {empty}", "fill it in, or remove the line")
+            if row["kind"] not in _REDUCTIONS:
+                refuse(f"line {reader.line_num}: no such kind: {row['kind']}", f"use one of {', '.join(_REDUCTIONS)}")
+            rows.append(row)
+    return rows
 
 
 def identity_of(pictures: Iterable[Picture]) -> list[str]:

@@ -1,5 +1,7 @@
 """Decisions on made-up features whose right answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,16 @@ def test_matched_filter_turns_away_from_what_varies_within_the_degradation():
     varied = matched_filter(fdi, content, np.diag([100.0, 0.0]))
     np.testing.assert_allclose(calm, [0.5**0.5, 0.5**0.5])
     assert varied[0] < 0.1 < 0.9 < varied[1]
+
+
+def test_the_score_is_the_best_over_severities_and_the_same_without_any(bank):
+    geometry, q = bank[0], _clean(40) + FDI[0]
+    none = np.zeros((0, D))
+    mild = geometry.filter_KD[:1] + 3 * np.eye(D)[5]
+    severe = replace(geometry, severity_filters=(np.stack([mild[0], geometry.filter_KD[0] * 0.9]), none)).scores(q)
+    plain, deviation = geometry.scores(q), q - geometry.mean_D
+    np.testing.assert_array_equal(replace(geometry, severity_filters=(none, none)).scores(q), plain)
+    np.testing.assert_array_equal(severe[:, 1], plain[:, 1])
+    candidates = np.stack([plain[:, 0], deviation @ mild[0], 0.9 * plain[:, 0]])
+    np.testing.assert_allclose(severe[:, 0], candidates.max(0), rtol=1e-9)
+    assert len(set(candidates.argmax(0))) > 1

@@ -36,7 +36,9 @@ def _manifest(preset: Path, output: Path, **keys: object) -> BankManifest:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path) -> None:
+def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams, pair_moments = [], bank.pair_moments
+    monkeypatch.setattr(bank, "pair_moments", lambda *args: (streams.append(args[0].uri), pair_moments(*args))[1])
     made = []
     for name in ("haze", "noise"):
         uri = str(_write_pairs(tmp_path / "pairs" / name, name, 24))
@@ -46,6 +48,7 @@ def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path) -> Non
         summary = bank.build(_manifest(preset, made[-1], pairs=pairs, held_out_fraction=0.3))
         assert summary["references"] + summary["held_out"] == 24 and summary["left_out"] == 1
         assert summary["held_out"] >= 4
+        assert streams[-1] == uri and len(streams) == len(made)  # one stream for both sides of the split
     both = tmp_path / "banks" / "both"
     bank.build(_manifest(preset, both, merge=[str(folder) for folder in made]))
     found, haze = ReferenceBank.from_pretrained(both), ReferenceBank.from_pretrained(made[0])
@@ -73,3 +76,19 @@ def test_too_few_pairs_are_refused_and_nothing_is_written(preset: Path, tmp_path
     with pytest.raises(ManifestError, match=r"haze: \d fit pairs .* at least 4 are needed"):
         bank.build(_manifest(preset, tmp_path / "bank", pairs=[{"task": "haze", "uri": uri}]))
     assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_prototypes_come_from_the_same_stream_and_need_their_pairs(preset: Path, tmp_path: Path) -> None:
+    pairs = [{"task": "haze", "uri": str(_write_pairs(tmp_path / "pairs", "haze", 24))}]
+    made = []
+    for count in (1, 3):
+        output = tmp_path / f"bank{count}"
+        bank.build(_manifest(preset, output, pairs=pairs, held_out_fraction=0.3, prototypes=count))
+        made.append(ReferenceBank.from_pretrained(output).entries[0])
+    assert made[0].severities is None and made[1].severities is not None
+    assert made[1].severities.fdi_PD.shape == (3, len(made[1].mean_D))
+    np.testing.assert_allclose(made[0].filter_D, made[1].filter_D, rtol=1e-5)
+    with pytest.raises(ManifestError, match=r"haze: 1\d fit pairs to learn from, at least 32 are needed"):
+        bank.build(_manifest(preset, tmp_path / "x", pairs=pairs, held_out_fraction=0.3, prototypes=8))
+    assert not (tmp_path / "x").exists()

@@ -16,6 +16,7 @@ from fdi_lib.manifest import Pools, StorageSettings
 from fdi_lib.manifest.settings import ClassifyPool
 from fdi_lib.storage.pack import tar_bytes
 from fdi_lib.training.pair_checks import PairReport
+from fdi_lib.training.pairs import place_of
 from jobs.pair_stream import PairStream, pair_moments, pair_reports
 from tests.storage.pictures import bare
 
@@ -60,8 +61,9 @@ def shards(tmp_path: Path) -> Path:
 def test_moments_are_those_of_one_process(shards, ray_local):
     reports: list[PairReport] = []
     settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, sample=5, unit_pairs=5, part_units=2)
-    found = pair_moments(settings, Statistics, POOLS, reports.extend)
-    assert found is not None and found.count == 12
+    split = pair_moments(settings, Statistics, POOLS, reports.extend)
+    found = split.learnt
+    assert found is not None and found.count == 12 and split.held_out is None
 
     assert len(reports) == 15
     left_out = {report.name: report.reasons[0].split(":")[0] for report in reports if not report.ok}
@@ -98,13 +100,36 @@ def test_a_place_that_is_not_there_is_refused_before_anything_starts(tmp_path):
         pair_moments(settings, Statistics, POOLS, lambda reports: None)
 
 
-def test_places_part_the_pairs_as_a_split_does(shards, ray_local):
-    settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, sample=99)
-    sides = []
-    for places in ((0.0, 0.4), (0.4, 1.0)):
-        reports: list[PairReport] = []
-        found = pair_moments(replace(settings, places=places), Statistics, POOLS, reports.extend)
-        assert found is not None
-        sides.append({report.name for report in reports if report.ok})
-        assert found.count == len(sides[-1]) == len(found.sample.row_ND)
-    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 12
+def test_one_stream_parts_the_pairs_as_a_split_does(shards, ray_local):
+    settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, sample=99, unit_pairs=5, part_units=3)
+    reports: list[PairReport] = []
+    found = pair_moments(replace(settings, held_out=0.4), Statistics, POOLS, reports.extend)
+    assert sorted(report.name for report in reports) == sorted({report.name for report in reports})  # each pair once
+    assert len(reports) == 15
+
+    place = {report.name: place_of(report.clean_hash, settings.seed) for report in reports if report.ok}
+    for side, mine in (
+        (found.held_out, [name for name, at in place.items() if at < 0.4]),
+        (found.learnt, [name for name, at in place.items() if at >= 0.4]),
+    ):
+        assert side is not None and side.count == len(mine) == len(side.sample.row_ND) > 0
+        pairs = [pixels_of(int(name.split("/")[1])) for name in mine]
+        degraded, clean = (
+            Statistics().tokens(np.stack([make_views(pair[i], SPEC) for pair in pairs])).double() for i in (0, 1)
+        )
+        q_degraded, q_clean = (Statistics().pooled(tokens).numpy() for tokens in (degraded, clean))
+        np.testing.assert_allclose(side.fdi_tokens_TD, (degraded - clean).mean(0).numpy(), rtol=1e-5, atol=1e-7)
+        for moments, rows in (
+            (side.clean, q_clean),
+            (side.degraded, q_degraded),
+            (side.difference, q_degraded - q_clean),
+        ):
+            np.testing.assert_allclose(moments.mean_D, rows.mean(0), rtol=1e-5, atol=1e-7)
+            expected = np.cov(rows, rowvar=False, bias=True)
+            np.testing.assert_allclose(moments.covariance_DD, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_side_without_pairs_is_none(shards, ray_local):
+    settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, held_out=1.0)
+    found = pair_moments(settings, Statistics, POOLS, lambda reports: None)
+    assert found.learnt is None and found.held_out is not None and found.held_out.count == 12

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fdi_lib.manifest import KINDS, TrainManifest, load_manifest
+from fdi_lib.manifest import KINDS, BankManifest, TrainManifest, load_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,3 +30,18 @@ def test_train() -> None:
         with pytest.raises(ValidationError):
             train(**wrong)
     assert train(model="base", task=None).task is None
+
+
+def test_a_training_workers_cpus_are_what_ray_can_schedule() -> None:
+    for cpus in (0.5, 1, 3):
+        assert train(worker={"cpus": cpus}).worker.cpus == cpus
+    with pytest.raises(ValidationError, match=r"worker.cpus\n  above 1 only whole numbers"):
+        train(worker={"cpus": 1.5})
+
+
+def test_a_synthetic_bank_has_no_dial_that_does_nothing() -> None:
+    synthetic = {"uri": "/d", "degradations": ["noise"]}
+    bank = {"kind": "bank", "synthetic": synthetic, "output": "/o"}
+    assert BankManifest.model_validate(bank).synthetic is not None
+    with pytest.raises(ValidationError, match="tile_px"):
+        BankManifest.model_validate(bank | {"synthetic": synthetic | {"tile_px": 256}})

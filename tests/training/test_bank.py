@@ -6,10 +6,11 @@ import torch
 from safetensors import safe_open
 from scipy.ndimage import gaussian_filter
 
-from fdi_lib.core.similarity import decide
+from fdi_lib.core.moments import PairMoments
+from fdi_lib.core.similarity import decide, statistics
 from fdi_lib.core.views import ViewSpec
-from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.training.bank import build_bank, degraded, features
+from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.training.bank import bank_from_moments, build_bank, degraded, features
 
 
 class _Statistics:
@@ -85,3 +86,57 @@ def test_an_adapters_fdi_file_holds_the_banks_entry(bank, tmp_path):
         np.testing.assert_array_equal(file.get_tensor("tokens"), bank.tokens_of("noise"))
         np.testing.assert_allclose(file.get_tensor("mean"), bank.geometry.fdi_KD[1], rtol=1e-6)
         assert file.get_tensor("n") == 40
+
+
+def _turning(count: int, seed: int) -> PairMoments:
+    """Pairs whose severe damage points away from where the mild points: no single direction has both before it."""
+    rng = np.random.default_rng(seed)
+    clean, severe = rng.normal(size=(count, 6)), rng.random(count) < 0.5
+    difference = np.where(severe[:, None], [1, -30, 0, 0, 0, 0], [0, 6, 0, 0, 0, 0]) + 0.1 * rng.normal(size=(count, 6))
+    names, tokens = [str(i) for i in range(count)], difference.sum(0).reshape(2, 3)
+    return PairMoments.of(names, clean, clean + difference, tokens, count, 0)
+
+
+def test_prototypes_by_severity_find_what_the_mean_misses(tmp_path):
+    banks = [
+        bank_from_moments({"haze": _turning(400, 0)}, {"haze": _turning(300, 1)}, 0.02, "0" * 64, count)
+        for count in (1, 2)
+    ]
+    one, two = (bank.entries[0] for bank in banks)
+    assert one.severities is None and two.severities is not None
+    mild, severe = two.severities.fdi_PD / np.linalg.norm(two.severities.fdi_PD, axis=1, keepdims=True)
+    assert mild[1] > 0.95 and severe[1] < -0.95
+    np.testing.assert_array_equal(one.filter_D, two.filter_D)
+    fresh = _turning(300, 2).sample.row_ND[:, 6:]
+    found = [float((statistics(fresh, bank.geometry, bank.thresholds)["detect"][:, 0] > 1).mean()) for bank in banks]
+    assert found[0] < 0.6 and found[1] > 0.9
+
+    banks[1].save_pretrained(tmp_path / "bank")
+    again = ReferenceBank.from_pretrained(tmp_path / "bank")
+    np.testing.assert_allclose(again.geometry.scores(fresh), banks[1].geometry.scores(fresh), rtol=1e-5)
+    assert not np.allclose(again.geometry.scores(fresh), banks[0].geometry.scores(fresh), rtol=1e-2)
+    again.save_fdi("haze", tmp_path / "haze")
+    carried = Entry.load(tmp_path / "haze").severities
+    assert carried is not None
+    np.testing.assert_array_equal(carried.filter_PD, again.entries[0].severities.filter_PD)
+
+
+def test_one_prototype_leaves_a_banks_files_as_they_were(bank, tmp_path):
+    """Nothing new is stored, and scores are the plain product of before, to the last bit."""
+    bank.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "bank.safetensors", "numpy") as file:
+        assert not [key for key in file.keys() if "severity" in key]  # noqa: SIM118 - the file is no mapping
+    q = features(_Statistics(), _pictures(10, 4))[1]
+    g = bank.geometry
+    np.testing.assert_array_equal(g.scores(q), (q - g.mean_D) @ g.filter_KD.T)
+
+
+def test_a_synthetic_bank_takes_prototypes_from_its_references():
+    content = _pictures(40, 0)
+    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:24], _pictures(30, 1),
+                      np.ones(30), clean_false_positive_rate=0.02, seed=0, prototypes=3)  # fmt: skip
+    for entry in made.entries:
+        assert entry.severities is not None and entry.severities.filter_PD.shape == (3, made.content.mean_D.size)
+        along = entry.severities.fdi_PD @ entry.mean_D
+        assert (np.diff(along) > 0).all()
+        np.testing.assert_allclose(entry.severities.fdi_PD.mean(0), entry.mean_D, rtol=1e-4)

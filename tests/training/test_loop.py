@@ -98,3 +98,11 @@ def test_rate_rises_then_falls():
     assert rates[0] < rates[2] == pytest.approx(0.05, rel=1e-6)
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[-1] == pytest.approx(0.001)
+
+
+def test_curves_go_where_they_are_asked_for(tmp_path):
+    for name, trackers in (("none", ()), ("one", ("tensorboard",))):
+        fit(model := _Line(), _batch, lambda b: {"loss": (model.slope * b["x"] - b["y"]).square().mean()}, SETTINGS,
+            tmp_path / name, trackers=trackers)  # fmt: skip
+    assert list((tmp_path / "one").rglob("events.*"))
+    assert not list((tmp_path / "none").rglob("events.*"))

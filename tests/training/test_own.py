@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from fdi_lib.core.separability import CLEAN
 from fdi_lib.core.similarity import decide
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.training.bank import build_bank, features
-from fdi_lib.training.own import CLEAN, confusion, entry_from_pairs
+from fdi_lib.training.own import confusion, entry_from_pairs
 from tests.training.test_bank import _pictures, _Statistics
 
 
@@ -39,5 +40,7 @@ def test_grey_and_sixteen_bit_pairs_count_like_others(bank: ReferenceBank) -> No
 def test_the_confusion_counts_every_held_out_image_once(bank: ReferenceBank) -> None:
     found = confusion(bank)
     assert found.names == ("haze", "noise") and found.columns[:3] == ("haze", "noise", CLEAN)
-    assert found.count_KC.sum(1).tolist() == [len(entry.held_out_MD) for entry in bank.entries]
+    assert found.rows == ("haze", "noise", CLEAN, "(several)")
+    held = [*(entry.held_out_MD for entry in bank.entries), bank.clean_ND, bank.mixed_MD]
+    assert found.count_RC.sum(1).tolist() == [len(q_ND) for q_ND in held]
     assert found.accuracy(["noise"]) > 0.9

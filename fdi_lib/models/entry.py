@@ -1,0 +1,124 @@
+"""What a reference bank is made of: clean content, and an entry for each degradation, which its adapter carries along.
+
+Suffixes: T tokens, D feature numbers, M held-out images, P severities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from fdi_lib.errors import WeightsError
+
+NEEDED = ("tokens", "mean", "filter", "spread", "n", "held_out")  # of an adapter's fdi.safetensors, to recognise it
+
+
+@dataclass(frozen=True)
+class Content:
+    """What clean images look like to the encoder.
+
+    Args:
+        mean_D: mean feature.
+        covariance_DD: shrunk covariance.
+        within_DD: shrunk covariance of paired differences within one degradation, averaged over degradations: what of
+            a damage depends on the picture.
+    """
+
+    mean_D: np.ndarray
+    covariance_DD: np.ndarray
+    within_DD: np.ndarray
+
+
+@dataclass(frozen=True)
+class Severities:
+    """Prototypes of one degradation by severity, mildest first: a mild one may point elsewhere than the mean.
+
+    Args:
+        fdi_PD: mean feature difference of the pairs of each severity.
+        filter_PD: their matched filters.
+    """
+
+    fdi_PD: np.ndarray
+    filter_PD: np.ndarray
+
+    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """What is stored of them, by name."""
+        return {f"{prefix}severity_fdi": self.fdi_PD, f"{prefix}severity_filter": self.filter_PD}
+
+    @classmethod
+    def among(cls, arrays: dict[str, np.ndarray], prefix: str = "") -> Severities | None:
+        """Find what :meth:`arrays` made; None where it isn't there."""
+        if f"{prefix}severity_filter" not in arrays:
+            return None
+        return cls(*(arrays[f"{prefix}{key}"].astype(np.float64) for key in ("severity_fdi", "severity_filter")))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the bank knows of one degradation: an adapter's ``fdi.safetensors``.
+
+    Args:
+        name: of the degradation.
+        tokens_TD: FDI as tokens, what the adapter takes as query (Eq. 2), float32.
+        mean_D: FDI of the pooled feature.
+        filter_D: its matched filter, see :func:`fdi_lib.core.similarity.matched_filter`.
+        spread: share of the paired differences' energy that their mean explains, in [0, 1].
+        pairs: number of reference pairs.
+        held_out_MD: features of held-out images that have this degradation and no other.
+        severities: further prototypes, by severity; None for the mean alone.
+    """
+
+    name: str
+    tokens_TD: np.ndarray
+    mean_D: np.ndarray
+    filter_D: np.ndarray
+    spread: float
+    pairs: int
+    held_out_MD: np.ndarray
+    severities: Severities | None = None
+
+    def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
+        """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            "tokens": self.tokens_TD,
+            "mean": self.mean_D,
+            "filter": self.filter_D,
+            "clean_mean": clean_mean_D,
+            "spread": np.array([self.spread]),
+            "n": np.array([self.pairs]),
+        } | (self.severities.arrays() if self.severities else {})
+        full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
+        full["held_out"] = as_half(self.held_out_MD)
+        save_file(full, folder / "fdi.safetensors", metadata={"encoder_sha256": encoder_sha256, "name": self.name})
+
+    @classmethod
+    def load(cls, folder: Path) -> Entry:
+        """Read what :meth:`save` wrote; the name is the folder's.
+
+        Raises:
+            WeightsError: the file is missing or lacks what a bank needs.
+        """
+        path = folder / "fdi.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path}: not found; an adapter folder holds it")
+        a = load_file(path)
+        missing = set(NEEDED) - set(a)
+        if missing:
+            raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; train the adapter again with `fdi train`")
+        mean_D, filter_D, held_MD = (a[key].astype(np.float64) for key in ("mean", "filter", "held_out"))
+        spread, pairs = float(a["spread"][0]), int(a["n"][0])
+        return cls(folder.name, a["tokens"], mean_D, filter_D, spread, pairs, held_MD, Severities.among(a))
+
+
+def as_half(values: np.ndarray) -> np.ndarray:
+    """As float16, contiguous."""
+    return np.ascontiguousarray(values, np.float16)
+
+
+def as_single(values: np.ndarray) -> np.ndarray:
+    """Rounded to float32, as float64."""
+    return values.astype(np.float32).astype(np.float64)

@@ -1,0 +1,48 @@
+"""A picture list is read as it says, and what is wrong with one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fdi_lib.errors import ManifestError
+from fdi_lib.training.pictures import read_list
+
+HEAD = "picture\tgroup_id\tkind\tlicence\tsha256\tsplit\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    return tmp_path / "list.tsv"
+
+
+def test_the_rows_of_a_split_come_in_order(table: Path) -> None:
+    rows = [f"a.jpg\tg{i}\tphoto\tCC0\t{i}\t{split}\n" for i, split in enumerate(("train", "test", "train"))]
+    table.write_text(HEAD + "".join(rows))
+    found = read_list(table, table.parent, "train")
+    assert [(p.path, p.group_id, p.sha256) for p in found] == [(table.parent / "a.jpg", g, s) for g, s in
+                                                               (("g0", "0"), ("g2", "2"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column picture, group_id, kind, split, sha256"),
+        (
+            HEAD.replace("sha256\tsplit", "hash\tpart"),
+            "data.pictures = .*no column split, sha256; the first line names",
+        ),
+        (HEAD.replace("\t", ","), "has no column"),
+        (HEAD + "a.jpg\tg\tphoto\tCC0\n", "line 2 has no split"),
+        (HEAD + "a.jpg\tg\tphoto\tCC0\t0\ttrain\n\t\tphoto\tCC0\t0\ttest\n", "line 3 has no picture"),
+        (HEAD + "a.jpg\tg\tpaint\tCC0\t0\ttrain\n", "line 2: no such kind: paint; use one of photo, garment, plate"),
+        (HEAD + "a.jpg\tg\tphoto\tCC0\t0\ttest\n", "no picture of split train"),
+        (HEAD + "b.jpg\tg\tphoto\tCC0\t0\ttrain\n", "1 listed pictures are missing"),
+    ],
+)
+def test_a_list_that_can_t_be_used_is_refused_by_name(table: Path, text: str, message: str) -> None:
+    table.write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        read_list(table, table.parent, "train")
