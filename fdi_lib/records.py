@@ -34,7 +34,7 @@ class Reason(StrEnum):
     UNSUPPORTED_PIXELS = "unsupported_pixels"  # kept: 1-bit, palette, CMYK, Lab, float, multi-page (so far)
     UNKNOWN = "unknown"  # kept or review: unlike anything in the bank
     GATE = "gate"  # kept or review: a do-no-harm gate refused the candidate
-    POLICY = "policy"  # kept: the user's policy says so
+    POLICY = "policy"  # kept: the adapters it needs are disabled in the manifest
     EMPTY_FILE = "empty_file"  # failed: zero bytes
     NOT_AN_IMAGE = "not_an_image"  # failed: no reader knows the bytes
     TRUNCATED = "truncated"  # failed: the decoder met the end, or a broken stream

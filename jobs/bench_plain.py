@@ -127,11 +127,13 @@ class Loop:
         ids, started = [image.image_id for image in group], time.perf_counter()
         hashes = [hashlib.sha256(image.data).hexdigest() for image in group]
         keys = [noise_key(self.manifest.restore.seed, sha256) for sha256 in hashes]
-        made = self.restorer.restore([i.picture.pixels for i in group], [i.decision for i in group], keys)
+        made = self.restorer.restore_each([i.picture.pixels for i in group], [i.decision for i in group], keys)
         started = self.book("restore", ids, started)
-        for image, sha256, pixels in zip(group, hashes, made, strict=True):
+        for image, sha256, one in zip(group, hashes, made, strict=True):
+            if one.pixels is None:
+                continue  # the job lets a person decide
             label = Label(image.image_id, sha256, image.decision.composition, "bench", "", "2000-01-01T00:00:00Z")
-            data, extension = encode(image.picture, pixels, self.manifest.output.image, label)
+            data, extension = encode(image.picture, one.pixels, self.manifest.output.image, label)
             self._file(image.image_id + extension).write_bytes(data)
         self.book("write", ids, started)
 

@@ -125,6 +125,7 @@ def _shown(figures: dict[str, Any]) -> dict[str, str]:
         "gain_db",
         "gain_db_classified",
         "gain_db_without_fidelity",
+        "gain_db_fidelity_only",
         "classical",
         "classical_gain_db",
         "found",

@@ -18,10 +18,11 @@ import pyvips
 from rich.console import Console
 from rich.table import Table
 
-from fdi_lib.core.protocol import Sample, Tile, degrade_tile, key_seed, mixtures, spread
+from fdi_lib.core.metrics import PSNR_CAP_DB
+from fdi_lib.core.protocol import Sample, Tile, degrade_tile, even_choice, key_seed, mixtures, spread
 from fdi_lib.core.sheet import contact_sheet
 from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import EvaluateManifest, StorageSettings
+from fdi_lib.manifest import EvaluateDataSettings, EvaluateManifest, StorageSettings
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import EvaluationSet, RestorerLike, measure
 from fdi_lib.training.pictures import Split, cut_grid, read_list
@@ -33,11 +34,15 @@ _COLUMNS = (
     "n",
     "psnr_in",
     "psnr_out",
+    "psnr_roundtrip",
     "gain_db",
     "gain_db_classified",
     "gain_db_without_fidelity",
+    "gain_db_fidelity_only",
     "ssim_in",
     "ssim_out",
+    "ms_ssim_in",
+    "ms_ssim_out",
     "classical",
     "classical_gain_db",
     "found",
@@ -121,11 +126,32 @@ def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
         clean=spread(tiles + [Tile(t.picture, -1 - t.number, t.pixels) for t in more], data.clean_tiles, data.seed),
         mixtures=[
             degrade_tile(pair, tile, data.seed)
-            for pair in mixtures(names)
+            for pair in chosen_mixtures(data, adapters)
             for tile in spread(tiles, data.tiles_per_mixture, key_seed(data.seed, *pair))
         ],
         unknown={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in data.degradations if n not in adapters},
     )
+
+
+def chosen_mixtures(data: EvaluateDataSettings, adapters: set[str]) -> list[tuple[str, str]]:
+    """The two-fold mixtures that the manifest asks for, each in the order of damage.
+
+    Raises:
+        ManifestError: one of them names a degradation without an adapter.
+    """
+    if data.mixtures == "all":
+        pairs = mixtures([n for n in data.degradations if n in adapters])
+    else:
+        pairs = list(dict.fromkeys(mixtures(pair)[0] for pair in data.mixtures))  # one named twice is measured once
+    without = [name for pair in pairs for name in pair if name not in adapters]
+    if without:
+        raise ManifestError(
+            "no adapter of this name",
+            key="data.mixtures",
+            value=without[0],
+            remedy=f"use some of: {', '.join(sorted(adapters))}",
+        )
+    return pairs if data.max_mixtures is None else even_choice(pairs, data.max_mixtures, data.seed)
 
 
 def _folders(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
@@ -193,15 +219,21 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _print(result: dict[str, Any]) -> str:
     """Print the table on standard output and return it as text."""
-    console = Console(record=True, width=160)
+    console = Console(record=True, width=200)
     table = Table(title="Restored against reference (8 bit, mean over tiles)")
     for column in ("degradation", *_COLUMNS):
         table.add_column(
             column.replace("_db", " dB").replace("_", " "), justify="right" if column != "classical" else "left"
         )
     for name, row in result["degradations"].items():
-        table.add_row(name, *(f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in _COLUMNS))
+        table.add_row(name, *(_shown(column, row[column]) for column in _COLUMNS))
     console.print(table)
     for part in ("clean", "mixtures", "unknown"):
         console.print(f"{part}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result[part].items()))
     return console.export_text()
+
+
+def _shown(column: str, value: Any) -> str:
+    if column == "psnr_roundtrip" and value >= PSNR_CAP_DB:
+        return "lossless"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from fdi_lib.core.batches import pack, unpack
+from fdi_lib.manifest import RestoreSettings
 from fdi_lib.records import DECISION
 from fdi_lib.stages.classify import Classify, ViewClassifier
 from fdi_lib.stages.decode import Decode
@@ -23,12 +24,12 @@ VERDICT = "forced"  # of the ledger, beside single, mixture, clean and unknown
 DETAIL = "the inventory names this adapter"
 
 
-def decode_or_force(decode: Decode, strength: float, table: pa.Table) -> Iterator[pa.Table]:
+def decode_or_force(decode: Decode, restore: RestoreSettings, table: pa.Table) -> Iterator[pa.Table]:
     """Decode a packed batch of an inventory's entries; forced images come in batches of their own.
 
     Args:
         decode: the stage.
-        strength: weight of the adapter.
+        restore: the manifest's section, for the adapters' weights.
         table: as :func:`fdi_lib.stages.decode.pack_entries` makes it.
     """
     adapters = _adapters(table)
@@ -42,7 +43,7 @@ def decode_or_force(decode: Decode, strength: float, table: pa.Table) -> Iterato
             is_forced = np.array([bool(name) for name in forced])
             seen = np.array([not status for status in rows["status"].to_pylist()])  # each of these has views
             decided = [
-                row | _decided(name, strength) for row, name in zip(rows.to_pylist(), forced, strict=True) if name
+                row | _decided(name, restore) for row, name in zip(rows.to_pylist(), forced, strict=True) if name
             ]
             yield pack(pa.Table.from_pylist(decided, schema=DECISION), views[:0])
             if not is_forced.all():
@@ -76,5 +77,6 @@ def _adapters(table: pa.Table) -> dict[str, str]:
     return found
 
 
-def _decided(name: str, strength: float) -> dict[str, Any]:
+def _decided(name: str, restore: RestoreSettings) -> dict[str, Any]:
+    strength = restore.strengths.get(name, restore.strength)
     return {"verdict": VERDICT, "detail": DETAIL, "route": name, "composition": f"{name}:{strength:.2f}"}

@@ -17,7 +17,8 @@ def preflight(manifest: RestoreManifest, parts: Parts) -> dict[str, Any]:
     """Find what can't work as written; return the models' description for run.json.
 
     Raises:
-        ManifestError: the inventory can't be read, or names an adapter that isn't there.
+        ManifestError: the inventory can't be read, or names an adapter that isn't there or is disabled; something is
+            set for an adapter that isn't there.
         StorageRefusedError, StorageOutageError: as the stores say.
         WeightsError: a model is missing, or doesn't belong to the others.
     """
@@ -25,6 +26,8 @@ def preflight(manifest: RestoreManifest, parts: Parts) -> dict[str, Any]:
     source.check()
     Store.open(manifest.output.uri, manifest.output.storage).check(for_writing=True)
     models = parts.describe(manifest.models)
+    adapters = models.get("adapters", {})
+    manifest.restore.check_adapters(adapters)
     if manifest.source.format == "inventory":
-        check_inventory(source, models.get("adapters", {}))
+        check_inventory(source, adapters.keys() - manifest.restore.disabled)
     return models

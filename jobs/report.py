@@ -37,7 +37,7 @@ _THUMBNAIL_PX = 320
 _CANDIDATES = 200  # of a stratum, considered for the sample
 _COLUMNS = [
     "image_id", "shard", "source_uri", "source_bytes", "status", "reason", "detail",
-    "route", "composition", "residual", "output_uri",
+    "route", "composition", "residual", "gates", "output_uri",
 ]  # fmt: skip
 _LABELS = {
     Status.RESTORED: "restored",
@@ -92,6 +92,7 @@ def render(info: dict[str, Any], rows: pa.Table, pictures: list[dict[str, Any]],
         statuses=[(s.value, _LABELS[s], counts[s.value], 100 * counts[s.value] / max(total, 1)) for s in Status],
         applied=_applied(rows),
         reasons=_reasons(rows),
+        gates=_gates(rows),
         pictures=pictures,
         problems=[(s.value, _LABELS[s], counts[s.value], listed) for s, listed in problems.items() if listed],
         uncertain=_uncertain(rows),
@@ -114,6 +115,24 @@ def _reasons(rows: pa.Table) -> list[tuple[str, str, int]]:
     pairs = zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True)
     counts = Counter(pair for pair in pairs if pair[1])
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _gates(rows: pa.Table) -> list[tuple[str, int, int, str, str]]:
+    """(gate, candidates checked, refused, values from-to, limits from-to), as far as there were candidates."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for gates in rows["gates"].to_pylist():
+        for gate in gates or []:
+            found[gate["name"]].append(gate)
+    rows_of = []
+    for name, seen in found.items():
+        values, limits = (_range([gate[key] for gate in seen]) for key in ("value", "limit"))
+        rows_of.append((name, len(seen), sum(not gate["ok"] for gate in seen), values, limits))
+    return rows_of
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _listed(rows: pa.Table, status: Status) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def decisions(manifest: RestoreManifest, decode: Decode, load: Callable[[], View
     """
     pools, listed = manifest.pools, manifest.source.format == "inventory"
     read: Callable[[pa.Table], Iterator[pa.Table]] = (
-        partial(decode_or_force, decode, manifest.restore.strength) if listed else lambda table: decode(table)
+        partial(decode_or_force, decode, manifest.restore) if listed else lambda table: decode(table)
     )
     stream = (
         ray.data.read_datasource(

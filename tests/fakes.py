@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fdi_lib.core.decision import Decision
+from fdi_lib.core.decision import Decision, Restored
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.manifest import ModelSettings, RestoreManifest
 
@@ -58,6 +58,12 @@ class FakeRestorer:
             self._held, self.loads = decisions[0].route, self.loads + 1
         keys = noise_keys or [0] * len(images)
         return [self._restore(image, key) for image, key in zip(images, keys, strict=True)]
+
+    def restore_each(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[Restored]:
+        made = self.restore(images, decisions, noise_keys)
+        return [Restored(pixels, decision) for pixels, decision in zip(made, decisions, strict=True)]
 
     def _restore(self, image: np.ndarray, key: int) -> np.ndarray:
         noise = np.random.default_rng(key % 2**63).integers(0, 3, image.shape)

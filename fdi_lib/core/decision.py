@@ -1,9 +1,11 @@
-"""Decisions about one image, and their written form: composition and route strings."""
+"""Decisions about one image, their written form (composition and route strings), and what came of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
 
 Mode = Literal["progressive", "composite"]
 Verdict = Literal["single", "mixture", "clean", "unknown"]
@@ -15,7 +17,8 @@ class Decision:
 
     Args:
         verdict: single | mixture | clean | unknown.
-        adapters: (name, weight) pairs; in order of application for progressive, sorted by name for composite.
+        adapters: (name, weight) pairs; in order of application for progressive, sorted by name for composite. None
+            where nothing is to be done: clean, unknown, or all that was found is disabled by the manifest.
         mode: how several adapters are combined.
         scores: cosine similarity to every reference direction of the bank, by name.
         amplitudes: explained amplitude per direction (sparse code times the direction's norm), by name.
@@ -40,6 +43,23 @@ class Decision:
     def composition(self) -> str:
         """Names with weights to two decimals, ``haze:1.00>noise:1.00``; empty for none."""
         return _separator(self.mode).join(f"{name}:{weight:.2f}" for name, weight in self.adapters)
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What was made of one image.
+
+    Args:
+        pixels: shape and dtype of the image; None when values were not finite, in float32 as well.
+        decision: what was carried out: with ``restore.redetect`` steps may have changed places, or been left out.
+        finite: share of the model's last values that were finite, in [0, 1].
+        note: what a person should know, in words; "" if it went as decided.
+    """
+
+    pixels: np.ndarray | None
+    decision: Decision
+    finite: float = 1.0
+    note: str = ""
 
 
 def _separator(mode: Mode) -> str:

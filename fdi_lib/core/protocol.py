@@ -7,6 +7,7 @@ know how pictures are read or scored.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -71,6 +72,22 @@ def degrade_tile(names: Sequence[str], tile: Tile, seed: int) -> Sample:
 def mixtures(names: Sequence[str]) -> list[tuple[str, str]]:
     """All two-fold mixtures of the names, each in the order in which the damage happens (scene first, file last)."""
     return list(combinations(in_order_of_damage(names), 2))
+
+
+def even_choice(pairs: Sequence[tuple[str, str]], count: int, seed: int) -> list[tuple[str, str]]:
+    """Choose ``count`` pairs in which every name takes part about evenly; all of them if there are fewer.
+
+    One pair after the other is taken whose names were taken least so far; of equals the one with the smallest
+    ``key_seed(seed, *pair)``. The choice depends on names and seed only, and comes in the order of ``pairs``.
+    """
+    taken: Counter[str] = Counter()
+    chosen: set[tuple[str, str]] = set()
+    while len(chosen) < min(count, len(pairs)):
+        rest = [pair for pair in pairs if pair not in chosen]
+        best = min(rest, key=lambda p: (max(taken[p[0]], taken[p[1]]), taken[p[0]] + taken[p[1]], key_seed(seed, *p)))
+        chosen.add(best)
+        taken.update(best)
+    return [pair for pair in pairs if pair in chosen]
 
 
 def quantise(image: np.ndarray) -> np.ndarray:

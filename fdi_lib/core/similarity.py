@@ -14,6 +14,7 @@ Suffixes: N images, K degradations, D feature numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,6 +178,7 @@ def decide(
     max_adapters: int,
     mode: Mode,
     strength: float = 1.0,
+    strengths: Mapping[str, float] | None = None,
 ) -> list[Decision]:
     """Decide for each image: clean, unknown, one degradation, or a mixture.
 
@@ -188,7 +190,9 @@ def decide(
         mode: ``progressive`` (weights are ``strength``, last damage first) or ``composite`` (weights are amplitudes
             in units of the degradation alone, clipped to [0, 1.25], times ``strength``; sorted by name).
         strength: factor on every weight.
+        strengths: factors that single names have in its place.
     """
+    own = strengths or {}
     found = statistics(q_ND, geometry, thresholds)
     decisions = []
     for i in range(len(q_ND)):
@@ -209,9 +213,9 @@ def decide(
             verdict = "single" if len(members) == 1 else "mixture"
         weights = {geometry.names[k]: float(np.clip(relative_K[k], 0, 1.25)) for k in members}
         if mode == "progressive" or len(members) == 1:
-            pairs = tuple((name, strength) for name in in_order_of_repair(weights))
+            pairs = tuple((name, own.get(name, strength)) for name in in_order_of_repair(weights))
         else:
-            pairs = tuple((name, round(weights[name] * strength, 2)) for name in sorted(weights))
+            pairs = tuple((name, round(w * own.get(name, strength), 2)) for name, w in sorted(weights.items()))
         decisions.append(
             Decision(
                 verdict,

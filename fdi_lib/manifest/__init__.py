@@ -1,5 +1,6 @@
 """Manifests: the one dial of every job. Importing this imports neither torch, ray, pyvips nor pyarrow."""
 
+from fdi_lib.manifest.data import EvaluateDataSettings
 from fdi_lib.manifest.kinds import (
     KINDS,
     BankManifest,
@@ -10,31 +11,32 @@ from fdi_lib.manifest.kinds import (
     TrainManifest,
 )
 from fdi_lib.manifest.load import load_manifest
+from fdi_lib.manifest.restoring import AdapterSettings, GateSettings, RestoreSettings
 from fdi_lib.manifest.settings import (
     CheckpointSettings,
     ClassifyPool,
     ClassifySettings,
     DecodePool,
-    GateSettings,
     ImageSettings,
     Limits,
     ModelSettings,
     OutputSettings,
     Pools,
     RestorePool,
-    RestoreSettings,
     SourceSettings,
     StorageSettings,
 )
 
 __all__ = [
     "KINDS",
+    "AdapterSettings",
     "BankManifest",
     "BenchManifest",
     "CheckpointSettings",
     "ClassifyPool",
     "ClassifySettings",
     "DecodePool",
+    "EvaluateDataSettings",
     "EvaluateManifest",
     "GateSettings",
     "ImageSettings",

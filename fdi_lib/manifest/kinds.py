@@ -1,33 +1,31 @@
-"""The five kinds of manifest, each a composition of the blocks in ``settings.py``, and the rules between blocks.
+"""The five kinds of manifest, each a composition of blocks, and the rules between blocks.
 
 Does NOT know files, lines or overrides (``load.py``).
 """
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, model_validator
 
+from fdi_lib.manifest.data import DataSettings, EvaluateDataSettings, Names
 from fdi_lib.manifest.locations import Location, SafeText, is_inside, problem
+from fdi_lib.manifest.restoring import GateSettings, RestoreSettings
 from fdi_lib.manifest.settings import (
     Checkpoint,
     ClassifySettings,
-    GateSettings,
     Limits,
     ModelSettings,
     Name,
     OutputSettings,
     Pools,
-    RestoreSettings,
     Settings,
     SourceSettings,
     StorageSettings,
 )
 from fdi_lib.manifest.training import AdapterSettings, CheckpointingSettings, LossSettings, TrainWorker, WatchSettings
 
-Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
 Locations = Annotated[tuple[Location, ...], Strict(False)]
 
 
@@ -60,26 +58,6 @@ class RestoreManifest(Settings):
         _check_apart(source.uri, output.uri, source.storage.endpoint_url, output.storage.endpoint_url,
                      key="output.uri", read_key="source.uri")  # fmt: skip
         return self
-
-
-def _data_from_environment() -> str:
-    return os.environ.get("FDI_DATA", "")
-
-
-class DataSettings(Settings):
-    """Pictures to learn from or to measure on."""
-
-    uri: Location = Field(
-        default_factory=_data_from_environment, validate_default=True,
-        description="Folder or prefix of the pictures; without it the environment variable FDI_DATA.",
-    )  # fmt: skip
-
-    @field_validator("uri", mode="before")
-    @classmethod
-    def _given(cls, value: object) -> object:
-        if value in ("", None):
-            raise problem("no data given", remedy="add data.uri=FOLDER to the command, or set FDI_DATA")
-        return value
 
 
 class TrainDataSettings(DataSettings):
@@ -232,27 +210,6 @@ class BankManifest(Settings):
         if twice:
             raise problem(f"{twice} appears twice", key="pairs", remedy="put its pairs into one folder")
         return self
-
-
-class EvaluateDataSettings(DataSettings):
-    """What is measured: pictures degraded by a fixed protocol, or folders of pairs."""
-
-    kind: Literal["synthetic", "folders"] = Field(
-        default="synthetic", description="Degrade test pictures, or read `NAME/degraded/` and `NAME/clean/`."
-    )
-    degradations: Names = Field(
-        default=("noise", "jpeg", "haze", "low_light", "scratch"), min_length=1, description="Names measured."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of tiles and severities.")
-    pictures: SafeText = Field(
-        default="docs/training-data.tsv", description="synthetic: table of pictures; its test split is used."
-    )
-    tile_px: int = Field(default=256, ge=64, multiple_of=8, description="synthetic: side of a tile.")
-    tiles_per_degradation: int = Field(
-        default=66, ge=1, description="synthetic: tiles of each degradation, spread evenly over the pictures."
-    )
-    tiles_per_mixture: int = Field(default=22, ge=1, description="synthetic: tiles of each two-fold mixture.")
-    clean_tiles: int = Field(default=400, ge=0, description="synthetic: tiles without damage, for false positives.")
 
 
 class EvaluateManifest(Settings):

@@ -6,8 +6,9 @@ Does NOT know stores, models or Ray: nothing outside the file is looked at.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -156,12 +157,21 @@ def _nearest(model: type[BaseModel], path: Path) -> str:
 def block_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
     """The settings class at a key path below ``model``; None where there is a plain value."""
     block: type[BaseModel] | None = model
+    names_next = False  # below a mapping lies a name of the user's own, and then the block's keys
     for part in path:
         if block is None:
             return None
-        if isinstance(part, str):
-            block = nested(block.model_fields[part].annotation) if part in block.model_fields else None
+        if names_next:
+            names_next = False
+        elif isinstance(part, str):
+            annotation = block.model_fields[part].annotation if part in block.model_fields else None
+            block, names_next = nested(annotation), is_mapping(annotation)
     return block
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Whether a key holds blocks by names of the user's own, as ``restore.adapters`` does."""
+    return get_origin(annotation) is Mapping
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
@@ -177,5 +187,5 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         keys.append(prefix + name)
         block = nested(info.annotation)
         if block is not None:
-            keys += _all_keys(block, f"{prefix}{name}.")
+            keys += _all_keys(block, f"{prefix}{name}.NAME." if is_mapping(info.annotation) else f"{prefix}{name}.")
     return keys

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fdi_lib.manifest.kinds import KINDS
-from fdi_lib.manifest.load import nested
+from fdi_lib.manifest.load import is_mapping, nested
 
 _HEAD = """# Manifest reference
 
@@ -50,9 +50,12 @@ def _rows(model: type[BaseModel], prefix: str, kind: str, seen: dict[type[BaseMo
         if block is None:
             rows.append(f"| `{key}` | {_default(info)} | {_allowed(info)} | {info.description} |")
             continue
-        below = f"{key}[]" if get_origin(info.annotation) is tuple else key
-        if info.is_required() or info.default is None:
-            what = "list of blocks" if below != key else "block of keys"
+        below, what = key, "block of keys"
+        if get_origin(info.annotation) is tuple:
+            below, what = f"{key}[]", "list of blocks"
+        elif is_mapping(info.annotation):
+            below, what = f"{key}.NAME", "block of keys by name"
+        if info.is_required() or info.default is None or is_mapping(info.annotation):
             rows.append(f"| `{key}` | {_default(info)} | {what} | {info.description} |")
         if seen.setdefault(block, kind) != kind:
             rows.append(f"| `{below}.*` | | | as in kind: {seen[block]} |")

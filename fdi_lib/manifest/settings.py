@@ -145,55 +145,6 @@ class ClassifySettings(Settings):
     )
 
 
-class RestoreSettings(Settings):
-    """How an image is restored."""
-
-    mode: Literal["progressive", "composite"] = Field(
-        default="progressive",
-        description="Adapters one after another, or all at once (needs adapters trained together).",
-    )
-    init: Literal["auto", "input", "noised_input", "ddim_inversion", "pure_noise"] = Field(
-        default="auto",
-        description="Where sampling starts; `input` is the degraded latent itself; `auto` is the adapter's own.",
-    )
-    start_t: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
-        default="auto", description="Noise level of the start as a share of the schedule; `auto` is the adapter's own."
-    )
-    steps: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
-        default="auto", description="Sampling steps; `auto` is the adapter's own."
-    )
-    guidance_window: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
-        default="auto", description="First share of the steps that is guided: max(1, ceil(window * steps)) of them."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of the noise, with the image's hash and page.")
-    strength: float = Field(default=1.0, ge=0, le=2, description="Factor on every adapter's weight.")
-    tile_px: int = Field(
-        default=512, ge=64, le=4096, multiple_of=8, description="Side of a tile; memory grows with its square."
-    )
-    overlap_px: int = Field(
-        default=128, ge=0, multiple_of=8, description="Overlap of tiles; a quarter of the tile or more hides seams."
-    )
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="`auto`: fp32 on CPU, bf16 where a GPU has it."
-    )
-    fidelity: bool = Field(default=True, description="Keep the fine detail that the latent space would lose.")
-
-    @model_validator(mode="after")
-    def _overlap(self) -> Self:
-        if self.overlap_px > self.tile_px // 2:
-            raise problem("more than half a tile", key="overlap_px", remedy=f"use at most {self.tile_px // 16 * 8}")
-        return self
-
-
-class GateSettings(Settings):
-    """Do-no-harm checks between a candidate and its source."""
-
-    enabled: bool = Field(default=True, description="Check every candidate before it is accepted.")
-    on_fail: Literal["review", "keep_original"] = Field(
-        default="review", description="What becomes of a refused candidate."
-    )
-
-
 def whole_above_one(value: float) -> float:
     """Check an amount of CPUs or GPUs by Ray's own rule for resources."""
     if value > 1 and value != int(value):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fdi_lib.core.decision import Decision, Mode
+from fdi_lib.core.decision import Decision
 from fdi_lib.core.similarity import decide
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
@@ -25,13 +25,12 @@ class Classifier:
         encoder: Encoder,
         bank: ReferenceBank,
         classify: ClassifySettings,
-        mode: Mode,
-        strength: float,
+        restore: RestoreSettings,
         batch: int = 1,
         adapters: Collection[str] | None = None,
     ) -> None:
         self.encoder, self.bank, self._batch, self._adapters = encoder, bank, batch, adapters
-        self._max_adapters, self._mode, self._strength = classify.max_adapters, mode, strength
+        self._max_adapters, self._restore = classify.max_adapters, restore
         self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
 
     @classmethod
@@ -43,11 +42,12 @@ class Classifier:
         Args:
             models: which weights.
             classify: the manifest's section.
-            restore: the manifest's section, for mode and strength.
+            restore: the manifest's section, for mode, strength and what is set for single adapters.
             batch: images of one forward pass; every pass has exactly this many.
 
         Raises:
             WeightsError: weights are missing or don't belong together.
+            ManifestError: something is set for an adapter that isn't there.
         """
         return cls.from_folders(model_folders(models), classify, restore, batch)
 
@@ -56,11 +56,12 @@ class Classifier:
         cls, folders: ModelFolders, classify: ClassifySettings, restore: RestoreSettings, batch: int = 1
     ) -> Classifier:
         """Load encoder and bank; an adapter with another entry than the bank's brings it along."""
+        restore.check_adapters(folders.adapter_names())
         found = find_encoder(folders.encoder)
         bank = ReferenceBank.from_pretrained(folders.bank, found.sha256)
         for name in folders.adapter_names():
             bank = bank.with_entry_of(folders.adapters[name])
-        return cls(found.load(), bank, classify, restore.mode, restore.strength, batch, folders.adapter_names())
+        return cls(found.load(), bank, classify, restore, batch, folders.adapter_names())
 
     @property
     def view_spec(self) -> ViewSpec:
@@ -90,16 +91,18 @@ class Classifier:
             self.bank.geometry,
             self._thresholds,
             max_adapters=self._max_adapters,
-            mode=self._mode,
-            strength=self._strength,
+            mode=self._restore.mode,
+            strength=self._restore.strength,
+            strengths=self._restore.strengths,
         )
         return [self._doable(decision) for decision in decisions]
 
     def _doable(self, decision: Decision) -> Decision:
         """A degradation that nobody here can undo is as good as unknown: a person decides, nothing is guessed."""
-        if self._adapters is None or all(name in self._adapters for name, _ in decision.adapters):
-            return decision
-        return replace(decision, verdict="unknown", adapters=())
+        if self._adapters is not None and any(name not in self._adapters for name, _ in decision.adapters):
+            return replace(decision, verdict="unknown", adapters=())
+        # What the manifest disables is known, and left as it is: the verdict stays, and says so.
+        return replace(decision, adapters=tuple(p for p in decision.adapters if p[0] not in self._restore.disabled))
 
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         """Decide for images: HW or HW3 arrays, uint8 or uint16, grey or RGB.

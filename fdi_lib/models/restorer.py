@@ -6,8 +6,8 @@ Suffixes: B batch of tiles, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,30 +15,26 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from fdi_lib.core.decision import Decision
-from fdi_lib.core.noise import noise_field
-from fdi_lib.core.tiling import blend_window, cut, tile_starts
+from fdi_lib.core.decision import Decision, Restored
+from fdi_lib.core.redetection import steps_left
 from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
-from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
-from fdi_lib.models.attach import check_fits, composed
+from fdi_lib.models.adapter import FDIAdapter
+from fdi_lib.models.attach import check_fits
 from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
 from fdi_lib.models.encoders import find_encoder
+from fdi_lib.models.passes import Passes
 from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
-from fdi_lib.models.sampling import Init, Schedule, sample
+from fdi_lib.models.sampling import Schedule
 from fdi_lib.models.stable_diffusion import load_base
+from fdi_lib.models.tiles import Tiling
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 
-
-@dataclass(frozen=True)
-class _Tile:
-    image: int
-    y: int
-    x: int
+_Names = tuple[str, ...]
 
 
 class Restorer:
@@ -70,7 +66,7 @@ class Restorer:
 
         Raises:
             WeightsError: weights are missing or don't belong together.
-            ManifestError: a setting doesn't fit the base.
+            ManifestError: a setting doesn't fit the base, or is for an adapter that isn't there.
         """
         named = adapters if isinstance(adapters, Mapping) else adapter_folders(Path(adapters))
         pinned = base if isinstance(base, CheckpointSettings) else CheckpointSettings(uri=str(base))
@@ -78,6 +74,7 @@ class Restorer:
         self._folders = folders = ModelFolders(find_encoder(encoder).folder, frozen, Path(bank), named)
         describe(folders, "custom")
         self._settings = settings = restore or RestoreSettings()
+        settings.check_adapters(sorted(named))
         self._device = accelerator()
         self._dtype = arithmetic(settings.dtype, self._device)
         self.base = load_base(folders.base).to(self._device)
@@ -89,7 +86,9 @@ class Restorer:
                 remedy=f"use {-(-settings.tile_px // self.base.multiple_px) * self.base.multiple_px}",
             )
         self._classify = classify or ClassifySettings()
-        self._capacity, self._batch = resident_adapters, batch
+        self._capacity = resident_adapters
+        tiling = Tiling(self.base, settings.tile_px, settings.overlap_px, batch, self._device)
+        self._passes = Passes(self.base, tiling, self.adapter, settings.fidelity)
         self._adapters: OrderedDict[str, FDIAdapter] = OrderedDict()
         self.loads = 0  # adapters read from disk so far
         self.adapter_hashes = {n: file_sha256(path / "adapter.safetensors") for n, path in sorted(named.items())}
@@ -157,19 +156,26 @@ class Restorer:
         return self._adapters[name]
 
     def schedule(self, names: tuple[str, ...]) -> Schedule:
-        """Sampling schedule of adapters used together: the manifest's, else their own (highest start, most steps)."""
-        s, configs = self._settings, [self.adapter(n).config for n in names]
-        first = configs[0]
-        return Schedule(
-            cast(Init, first.init if s.init == "auto" else s.init),
-            max(c.start_t for c in configs) if s.start_t == "auto" else s.start_t,
-            max(c.steps for c in configs) if s.steps == "auto" else s.steps,
-            first.guidance_window if s.guidance_window == "auto" else s.guidance_window,
-        )
+        """Sampling schedule of adapters used together: the highest start and the most steps of any.
+
+        For each adapter: what the manifest sets for it, else for all, else (``auto``) its own.
+        """
+        each = [self._schedule_of(name) for name in names]
+        first = each[0]
+        return replace(first, start_t=max(s.start_t for s in each), steps=max(s.steps for s in each))
+
+    def _schedule_of(self, name: str) -> Schedule:
+        config, all_s, own = self.adapter(name).config, self._settings, self._settings.adapters.get(name)
+
+        def chosen(key: str) -> Any:
+            special, general = getattr(own, key, None), getattr(all_s, key)
+            return special if special is not None else getattr(config, key) if general == "auto" else general
+
+        return Schedule(chosen("init"), chosen("start_t"), chosen("steps"), chosen("guidance_window"))
 
     def steps_of(self, decision: Decision) -> int:
         """Forward passes per tile that a decision costs."""
-        return sum(self.schedule(names).steps for names in self._passes(decision))
+        return sum(self.schedule(names).steps for names in _steps(decision))
 
     def restore(
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
@@ -188,113 +194,114 @@ class Restorer:
             FloatingPointError: the model returned NaN or infinity.
             ValueError: not one decision an image, or an image of another kind.
         """
+        results = []
+        for made in self.restore_each(images, decisions, noise_keys):
+            if made.pixels is None:
+                raise FloatingPointError(
+                    f"the base returned values that are not finite for route {made.decision.route}"
+                )
+            results.append(made.pixels)
+        return results
+
+    def restore_each(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[Restored]:
+        """Restore images, and say what was done to each; arguments and errors as :meth:`restore`, but for NaN.
+
+        An image with values that are not finite is computed once more in float32, if that is higher precision.
+        """
         check_images(images)
         if len(decisions) != len(images):
             raise ValueError(f"{len(images)} images, but {len(decisions)} decisions")
         keys = noise_keys or [0] * len(images)
-        result = list(images)
+        results = [Restored(image, decision) for image, decision in zip(images, decisions, strict=True)]
         routes: dict[tuple[str, str], list[int]] = {}
         for i, decision in enumerate(decisions):
             if decision.adapters:
                 routes.setdefault((decision.mode, decision.route), []).append(i)
         for members in routes.values():
-            pixels = [to_float_rgb(images[i]) * 2 - 1 for i in members]
-            for names in self._passes(decisions[members[0]]):
-                weights = [dict(decisions[i].adapters) for i in members]
-                parts = [np.array([w[n] for w in weights], np.float32) for n in names]
-                with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                    pixels = self._pass(pixels, names, parts, [keys[i] for i in members])
-            for i, out in zip(members, pixels, strict=True):
-                if not np.isfinite(out).all():
-                    raise FloatingPointError(
-                        f"the base returned values that are not finite for route {decisions[i].route}"
-                    )
-                result[i] = from_float_rgb(np.clip(out / 2 + 0.5, 0, 1), images[i])
-        return result
+            for dtype in (self._dtype, torch.float32):
+                made = self._carry_out(
+                    [images[i] for i in members], [decisions[i] for i in members], [keys[i] for i in members], dtype
+                )
+                for i, one in zip(members, made, strict=True):
+                    again = results[i].pixels is None and one.pixels is not None
+                    results[i] = replace(one, note=_joined(self._retry_note if again else "", one.note))
+                members = [i for i in members if results[i].pixels is None]
+                if not members or self._dtype == torch.float32:
+                    break
+        return results
+
+    @property
+    def _retry_note(self) -> str:
+        return f"computed again in float32: values in {str(self._dtype).removeprefix('torch.')} were not finite"
+
+    def _carry_out(
+        self, images: list[np.ndarray], decisions: list[Decision], keys: list[int], dtype: torch.dtype
+    ) -> list[Restored]:
+        """Restore images of one route; one step after another, each image by its own list of steps."""
+        pixels = [to_float_rgb(image) * 2 - 1 for image in images]
+        weights = [dict(decision.adapters) for decision in decisions]
+        left = [_steps(decision) for decision in decisions]
+        applied: list[_Names] = [() for _ in images]
+        while any(left):
+            turns: dict[_Names, list[int]] = {}
+            for i, steps in enumerate(left):
+                if steps:
+                    turns.setdefault(steps[0], []).append(i)
+            for names, members in turns.items():
+                parts = [np.array([weights[i][n] for i in members], np.float32) for n in names]
+                part, part_keys = [pixels[i] for i in members], [keys[i] for i in members]
+                with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
+                    made = self._passes.run(part, names, parts, part_keys, self.schedule(names))
+                for i, out in zip(members, made, strict=True):
+                    pixels[i], applied[i] = out, applied[i] + names
+                    left[i] = left[i][1:] if np.isfinite(out).all() else []
+            if self._settings.redetect and any(left):
+                self._look_again(images, pixels, left)
+        return [self._restored(*item) for item in zip(images, pixels, decisions, applied, strict=True)]
+
+    def _look_again(
+        self, images: list[np.ndarray], pixels: list[np.ndarray], left: list[list[tuple[str, ...]]]
+    ) -> None:
+        """Classify what the images have become, and put their steps left into a new order, or drop them."""
+        waiting = [i for i, steps in enumerate(left) if steps]
+        seen = self.classifier.classify([_as_image(pixels[i], images[i]) for i in waiting])
+        for i, decision in zip(waiting, seen, strict=True):
+            left[i] = [(name,) for name in steps_left([name for (name,) in left[i]], decision)]
 
     @staticmethod
-    def _passes(decision: Decision) -> list[tuple[str, ...]]:
-        names = tuple(name for name, _ in decision.adapters)
-        return [(n,) for n in names] if decision.mode == "progressive" else [names]
+    def _restored(image: np.ndarray, out: np.ndarray, decision: Decision, applied: tuple[str, ...]) -> Restored:
+        finite, weights = float(np.isfinite(out).mean()), dict(decision.adapters)
+        if finite < 1:  # steps were broken off: what counts is what was wanted
+            return Restored(None, decision, finite)
+        done = replace(decision, adapters=tuple((name, weights[name]) for name in applied))
+        dropped = [name for name in weights if name not in applied]
+        note = f"looks clean after {done.composition}: left out {', '.join(dropped)}" if dropped else ""
+        return Restored(_as_image(out, image), done, 1.0, note)
 
-    @torch.inference_mode()
-    def _pass(
-        self, images: list[np.ndarray], names: tuple[str, ...], weights: list[np.ndarray], keys: list[int]
-    ) -> list[np.ndarray]:
-        """One run of the base over all tiles of all images, guided by ``names`` together."""
-        tile, overlap = self._settings.tile_px, self._settings.overlap_px
-        tiles = [
-            _Tile(i, y, x)
-            for i, image in enumerate(images)
-            for y in tile_starts(image.shape[0], tile, overlap)
-            for x in tile_starts(image.shape[1], tile, overlap)
-        ]
-        shared = self._shared_modulation(images, tiles, names, weights)
-        schedule = self.schedule(names)
-        sums = [np.zeros(image.shape, np.float32) for image in images]
-        totals = [np.zeros(image.shape[:2], np.float32) for image in images]
-        whole = blend_window(tile, overlap)
-        for done, (group, image_BCHW) in enumerate(self._batches(images, tiles)):
-            guidance = self._guidance(image_BCHW, group, names, weights)
-            if shared is not None:
-                rows = [t.image for t in group]
-                guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
-            latent = self.base.encode(image_BCHW)
-            out = sample(self.base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
-            if self._settings.fidelity:
-                for name in names:
-                    out = self.adapter(name).refine(latent, out)
-            restored = self.base.decode(out.float()).permute(0, 2, 3, 1).cpu().numpy()
-            real = group[: len(tiles) - done * self._batch]  # the padding of the last batch is dropped
-            for t, piece in zip(real, restored, strict=False):
-                height, width = (min(tile, n - at) for n, at in zip(images[t.image].shape[:2], (t.y, t.x), strict=True))
-                alone = max(images[t.image].shape[:2]) <= tile
-                window = np.ones((height, width), np.float32) if alone else whole[:height, :width]
-                area = np.s_[t.y : t.y + height, t.x : t.x + width]
-                sums[t.image][area] += piece[:height, :width] * window[..., None]
-                totals[t.image][area] += window
-        return [s / n[..., None] for s, n in zip(sums, totals, strict=True)]
+    def round_trip(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        """Images through the base's latent space and back, nothing restored: the most that a latent can give."""
+        return self.fidelity_only(images, ())
 
-    def _batches(self, images: list[np.ndarray], tiles: list[_Tile]) -> Iterator[tuple[list[_Tile], torch.Tensor]]:
-        """Groups of exactly ``batch`` tiles (the last one repeats its last tile) and their pixels B3HW in [-1, 1]."""
-        for first in range(0, len(tiles), self._batch):
-            group = tiles[first : first + self._batch]
-            group += [group[-1]] * (self._batch - len(group))
-            cuts = [cut(images[t.image], t.y, t.x, self._settings.tile_px) for t in group]
-            yield group, torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).contiguous().to(self._device)
+    def fidelity_only(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+        """The fidelity paths of adapters alone: each corrects the latent as if the base had returned its input."""
+        made = self._passes.without_base([to_float_rgb(image) * 2 - 1 for image in images], names)
+        return [_as_image(out, image) for out, image in zip(made, images, strict=True)]
 
-    def _guidance(
-        self, image_BCHW: torch.Tensor, group: list[_Tile], names: tuple[str, ...], weights: list[np.ndarray]
-    ) -> Guidance:
-        rows = [t.image for t in group]
-        return composed(
-            [
-                (self.adapter(n).guidance(image_BCHW), torch.from_numpy(w[rows]).to(self._device))
-                for n, w in zip(names, weights, strict=True)
-            ]
-        )
 
-    def _shared_modulation(
-        self, images: list[np.ndarray], tiles: list[_Tile], names: tuple[str, ...], weights: list[np.ndarray]
-    ) -> list[Modulation] | None:
-        """Each image's mean modulation over its tiles, so that tiles don't differ in tone; None if all fit one tile."""
-        if len(tiles) == len(images):
-            return None
-        looks = [self._guidance(image_BCHW, group, names, weights).modulations
-                 for group, image_BCHW in self._batches(images, tiles)]  # fmt: skip
-        owner_N = torch.tensor([t.image for t in tiles], device=self._device)
+def _as_image(out: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """HW3 float in [-1, 1] -> an image of the kind of ``like``."""
+    return from_float_rgb(np.clip(out / 2 + 0.5, 0, 1), like)
 
-        def mean_by_image(level: int, part: int) -> torch.Tensor:
-            of_tiles = torch.cat([look[level][part] for look in looks])[: len(tiles)]
-            return torch.stack([of_tiles[owner_N == i].mean(0) for i in range(len(images))])
 
-        return [(mean_by_image(i, 0), mean_by_image(i, 1), mean_by_image(i, 2)) for i in range(len(looks[0]))]
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
-    def _noise(
-        self, latent: torch.Tensor, group: list[_Tile], keys: list[int], schedule: Schedule
-    ) -> torch.Tensor | None:
-        if schedule.init in ("input", "ddim_inversion"):
-            return None
-        factor, (channels, height, width) = self.base.latent_factor, latent.shape[1:]
-        fields = [noise_field(keys[t.image], t.y // factor, t.x // factor, height, width, channels) for t in group]
-        return torch.from_numpy(np.stack(fields)).to(self._device)
+
+def _steps(decision: Decision) -> list[tuple[str, ...]]:
+    """The adapters of each pass: one after another, or all together."""
+    names = tuple(name for name, _ in decision.adapters)
+    if not names:
+        return []
+    return [(n,) for n in names] if decision.mode == "progressive" else [names]

@@ -52,8 +52,8 @@ class Classify:
             status = Status.CLEAN
         elif decision.verdict == "unknown":
             status, reason = Status.KEPT if self.unknown == "keep" else Status.REVIEW, Reason.UNKNOWN
-        else:
-            assert decision.adapters, f"a {decision.verdict} without adapters"
+        elif not decision.adapters:  # all that was found is disabled in the manifest
+            status, reason = Status.KEPT, Reason.POLICY
         return {
             "status": status,
             "reason": reason,

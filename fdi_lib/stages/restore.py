@@ -11,14 +11,15 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from fdi_lib.core.decision import Decision, Mode, parse_composition
+from fdi_lib.core.decision import Decision, Mode, Restored, parse_composition
+from fdi_lib.core.gates import Gate, plausible, sound
 from fdi_lib.core.noise import noise_key
 from fdi_lib.errors import ItemError
 from fdi_lib.manifest import RestoreManifest
@@ -30,7 +31,6 @@ from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
 from fdi_lib.storage.store import Store
 
 _READERS = 4  # threads that read ahead inside one unit
-_BLANK = 0.02  # a candidate with less than this share of its source's contrast is blank
 
 Row = dict[str, Any]
 
@@ -44,10 +44,10 @@ class ImageRestorer(Protocol):
     def steps_of(self, decision: Decision) -> int:
         """Return the sampling steps that a decision takes."""
 
-    def restore(
+    def restore_each(
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
-    ) -> list[np.ndarray]:
-        """Return images of the same shapes and dtypes; raise FloatingPointError if one came out not finite."""
+    ) -> list[Restored]:
+        """Return images of the same shapes and dtypes, each with what was done; None where one came out not finite."""
 
 
 class Restore:
@@ -122,35 +122,26 @@ class Restore:
                 except ItemError as error:
                     results[index] = error
         assert self.restorer or not wanted, "a unit with a route on a worker without a restorer"
-        for index, original, made in self._model([(index, image, rows[index]) for index, image in wanted]):
-            results[index] = made if isinstance(made, ItemError) else _Candidate(original, made)
+        made = self._model([(image, rows[index]) for index, image in wanted])
+        for (index, image), restored in zip(wanted, made, strict=True):
+            results[index] = _Candidate(image, restored)
         return results
 
-    def _model(
-        self, items: list[tuple[int, DecodedImage, Row]]
-    ) -> Iterator[tuple[int, DecodedImage, np.ndarray | ItemError]]:
-        """Restore all at once; where an image is refused, one by one, so that it alone fails."""
+    def _model(self, items: list[tuple[DecodedImage, Row]]) -> list[Restored]:
+        """Restore all at once; the rows say what was done."""
         if not items:
-            return
+            return []
         assert self.restorer is not None
-        decisions = [_decision(row, self.manifest.restore.mode) for _, _, row in items]
-        seed = self.manifest.restore.seed
-        for (_, _, row), decision in zip(items, decisions, strict=True):
-            hashes = self.restorer.adapter_hashes
-            named = [{"name": name, "weight": weight, "sha256": hashes[name]} for name, weight in decision.adapters]
-            row |= {"adapters": named, "seed": seed, "steps": self.restorer.steps_of(decision)}
-        keys = [noise_key(seed, row["source_sha256"]) for _, _, row in items]
-        try:
-            made = self.restorer.restore([image.pixels for _, image, _ in items], decisions, keys)
-        except FloatingPointError as error:
-            if len(items) == 1:
-                yield items[0][0], items[0][1], ItemError(Reason.BAD_OUTPUT, str(error))
-                return
-            for item in items:
-                yield from self._model([item])
-            return
-        for (index, image, _), pixels in zip(items, made, strict=True):
-            yield index, image, pixels
+        decisions = [_decision(row, self.manifest.restore.mode) for _, row in items]
+        seed, hashes = self.manifest.restore.seed, self.restorer.adapter_hashes
+        keys = [noise_key(seed, row["source_sha256"]) for _, row in items]
+        made = self.restorer.restore_each([image.pixels for image, _ in items], decisions, keys)
+        for (_, row), one in zip(items, made, strict=True):
+            done = one.decision
+            named = [{"name": name, "weight": weight, "sha256": hashes[name]} for name, weight in done.adapters]
+            row |= {"adapters": named, "seed": seed, "steps": self.restorer.steps_of(done)}
+            row |= {"composition": done.composition, "detail": _joined(row["detail"], one.note)}
+        return made
 
     def _write(self, row: Row, source: bytes | ItemError | None, result: _Candidate | ItemError | None) -> Row:
         """Write what became of an image; return its finished row."""
@@ -170,8 +161,6 @@ class Restore:
         row = row | {"reason": error.reason, "detail": error.detail}
         if error.reason == Reason.UNSUPPORTED_PIXELS and isinstance(source, bytes):  # the new format can't hold them
             return self._write(row | {"status": Status.KEPT}, source, None)
-        if error.reason == Reason.BAD_OUTPUT:
-            return self._refused(row, source, None)
         row |= {"status": Status.FAILED, "output_uri": "", "output_sha256": "", "output_bytes": None}
         self.outputs.failed(row)
         return row
@@ -186,13 +175,21 @@ class Restore:
         assert source is not None
         if candidate is None:
             return self.outputs.image(row, name, source)
-        row = row | {"gates": candidate.gates() if self.manifest.gates.enabled else []}
+        gates = candidate.gates(self.manifest.gates.enabled)
+        failed = ", ".join(gate.name for gate in gates if not gate.ok)
+        row = row | {"gates": [gate._asdict() for gate in gates]}
+        if candidate.pixels is None:
+            detail = _joined(row["detail"], "the model gave values that are not finite")
+            return self._refused(row | {"reason": Reason.BAD_OUTPUT, "detail": detail}, source, None)
+        if failed:
+            row = row | {"reason": Reason.GATE, "detail": _joined(row["detail"], f"refused by: {failed}")}
+        if not gates[1].ok:  # of another size or kind: no file of the source's kind can hold it
+            return self._refused(row, source, None)
         data, extension = encode(candidate.original, candidate.pixels, self.manifest.output.image, self._label(row))
         name = renamed(name, extension, bool(extension) and self._is_taken(row, name, extension))
-        if all(gate["ok"] for gate in row["gates"]):
-            return self.outputs.image(row | {"status": Status.RESTORED}, name, data)
-        failed = ", ".join(gate["name"] for gate in row["gates"] if not gate["ok"])
-        return self._refused(row | {"reason": Reason.GATE, "detail": f"refused by: {failed}"}, source, data, name)
+        if failed:
+            return self._refused(row, source, data, name)
+        return self.outputs.image(row | {"status": Status.RESTORED}, name, data)
 
     def _refused(self, row: Row, source: bytes | ItemError | None, candidate: bytes | None, name: str = "") -> Row:
         """A candidate that may do harm: the original is kept, or a person decides."""
@@ -226,18 +223,15 @@ class Restore:
 class _Candidate:
     """A restored picture beside its original."""
 
-    def __init__(self, original: DecodedImage, pixels: np.ndarray) -> None:
-        self.original, self.pixels = original, pixels
+    def __init__(self, original: DecodedImage, made: Restored) -> None:
+        self.original, self.pixels, self._made = original, made.pixels, made
 
-    def gates(self) -> list[Row]:
-        """Checks that any sensible restoration passes."""
-        before, after = float(np.std(self.original.pixels)), float(np.std(self.pixels))
-        blank = 1.0 if before == 0 else after / before
-        same = self.pixels.shape == self.original.pixels.shape and self.pixels.dtype == self.original.pixels.dtype
-        return [
-            {"name": "same_shape", "value": float(same), "limit": 1.0, "ok": same},
-            {"name": "not_blank", "value": blank, "limit": _BLANK, "ok": blank >= _BLANK},
-        ]
+    def gates(self, all_gates: bool) -> list[Gate]:
+        """What is checked: soundness always; whether it is plausible where the manifest wants it."""
+        gates = sound(self.original.pixels, self.pixels, self._made.finite)
+        if all_gates and self.pixels is not None and all(gate.ok for gate in gates):
+            gates += plausible(self.original.pixels, self.pixels, [name for name, _ in self._made.decision.adapters])
+        return gates
 
 
 class _Clock:
@@ -251,6 +245,10 @@ class _Clock:
         """End a step."""
         now = time.perf_counter()
         self.seconds[step], self._last = now - self._last, now
+
+
+def _joined(*texts: str | None) -> str:
+    return "; ".join(text for text in texts if text)
 
 
 def _decision(row: Row, mode: Mode) -> Decision:

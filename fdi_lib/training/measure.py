@@ -5,9 +5,10 @@ It does not know where tiles come from, nor how figures are shown; it chooses no
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,12 @@ class RestorerLike(Protocol):
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
     ) -> list[np.ndarray]:
         """Restore images of one route; shape and dtype stay."""
+
+    def round_trip(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        """Images through the base's latent space and back."""
+
+    def fidelity_only(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+        """Images through the adapters' fidelity paths, as if the base had returned its input."""
 
 
 @dataclass
@@ -75,10 +82,12 @@ def measure(
     result: dict[str, Any] = {"degradations": {}}
     pictures: dict[str, list[np.ndarray]] = {}
     residuals: list[float] = []
+    ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
         result["degradations"][name], pictures[name], seen = _single(
             name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name)
         )
+        result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
         residuals += seen
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
     result["clean"] = _clean(data.clean, restorer, seed)
@@ -111,14 +120,39 @@ def _restored(samples: Sequence[Sample], decisions: Sequence[Decision], restorer
     return outputs
 
 
+def _in_chunks(work: Callable[[list[np.ndarray]], list[np.ndarray]], images: list[np.ndarray]) -> list[np.ndarray]:
+    return [out for start in range(0, len(images), _CHUNK) for out in work(images[start : start + _CHUNK])]
+
+
 def _psnr(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([metrics.psnr(as_float(o), as_float(s.tile.pixels)) for s, o in zip(samples, outputs, strict=True)])
 
 
-def _ssim(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> float:
-    return float(
-        np.mean([metrics.ssim(as_float(o), as_float(s.tile.pixels)) for s, o in zip(samples, outputs, strict=True)])
-    )
+def _mean(
+    score: Callable[[np.ndarray, np.ndarray], float], samples: Sequence[Sample], outputs: Sequence[np.ndarray]
+) -> float:
+    pairs = zip(samples, outputs, strict=True)
+    return float(np.mean([score(as_float(out), as_float(sample.tile.pixels)) for sample, out in pairs]))
+
+
+class _Ceilings:
+    """PSNR of the truth after the base's latent space: what no restoration in it can pass without a fidelity path.
+
+    The degradations of the protocol share their tiles; each is sent through once.
+    """
+
+    def __init__(self, restorer: RestorerLike) -> None:
+        self._restorer = restorer
+        self._known: dict[tuple[str, int, bytes], float] = {}
+
+    def mean(self, tiles: Sequence[Tile]) -> float:
+        """Mean over the tiles, dB; identical ones count as ``metrics.PSNR_CAP_DB``."""
+        keys = [(t.picture, t.number, hashlib.sha256(t.pixels.tobytes()).digest()) for t in tiles]
+        new = {key: tile.pixels for key, tile in zip(keys, tiles, strict=True) if key not in self._known}
+        back = _in_chunks(self._restorer.round_trip, list(new.values()))
+        for (key, pixels), made in zip(new.items(), back, strict=True):
+            self._known[key] = metrics.psnr(as_float(made), as_float(pixels))
+        return float(np.mean([self._known[key] for key in keys]))
 
 
 def _single(
@@ -130,6 +164,7 @@ def _single(
     inputs = [s.pixels for s in samples]
     outputs = _restored(samples, known, restorer)
     classical = [quantise(method(as_float(pixels))) for pixels in inputs]
+    refined = _in_chunks(lambda part: restorer.fidelity_only(part, (name,)), inputs)
     before, after = _psnr(samples, inputs), _psnr(samples, outputs)
     figures = {
         "n": len(samples),
@@ -138,8 +173,11 @@ def _single(
         "gain_db": (after - before).mean(),
         "gain_db_classified": (_psnr(samples, _restored(samples, decisions, restorer)) - before).mean(),
         "gain_db_without_fidelity": (_psnr(samples, _restored(samples, known, bare)) - before).mean(),
-        "ssim_in": _ssim(samples, inputs),
-        "ssim_out": _ssim(samples, outputs),
+        "gain_db_fidelity_only": (_psnr(samples, refined) - before).mean(),
+        "ssim_in": _mean(metrics.ssim, samples, inputs),
+        "ssim_out": _mean(metrics.ssim, samples, outputs),
+        "ms_ssim_in": _mean(metrics.ms_ssim, samples, inputs),
+        "ms_ssim_out": _mean(metrics.ms_ssim, samples, outputs),
         "classical": method.label,
         "classical_gain_db": (_psnr(samples, classical) - before).mean(),
         "found": np.mean([{n for n, _ in d.adapters} == {name} for d in decisions]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from fdi_lib.core.protocol import Tile, as_float, degrade_tile, key_seed, mixtures, quantise, spread
+from fdi_lib.core.protocol import Tile, as_float, degrade_tile, even_choice, key_seed, mixtures, quantise, spread
 
 
 def tiles(**counts: int) -> list[Tile]:
@@ -66,3 +67,21 @@ def test_key_seed_is_stable() -> None:
 def test_unknown_degradation_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown degradation"):
         degrade_tile(["nothing like it"], tiles(a=1)[0], 0)
+
+
+def test_even_choice_lets_every_name_take_part_alike() -> None:
+    names = [f"d{i:02d}" for i in range(15)]
+    pairs = list(combinations(names, 2))
+    for count in (8, 15, 30, 44):
+        chosen = even_choice(pairs, count, 0)
+        uses = Counter(name for pair in chosen for name in pair)
+        assert len(chosen) == len(set(chosen)) == count and chosen == sorted(chosen)
+        assert max(uses.values()) - min(uses[name] for name in names) <= (0 if count == 15 else 2)
+        assert all(uses[name] for name in names)
+
+
+def test_even_choice_is_fixed_by_its_seed_and_gives_all_when_there_are_fewer() -> None:
+    pairs = list(combinations("abcdef", 2))
+    assert even_choice(pairs, 5, 1) == even_choice(pairs[::-1], 5, 1)[::-1]
+    assert len({tuple(even_choice(pairs, 5, seed)) for seed in range(6)}) > 1
+    assert even_choice(pairs, 99, 0) == pairs

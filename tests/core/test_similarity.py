@@ -130,3 +130,16 @@ def test_the_score_is_the_best_over_severities_and_the_same_without_any(bank):
     candidates = np.stack([plain[:, 0], deviation @ mild[0], 0.9 * plain[:, 0]])
     np.testing.assert_allclose(severe[:, 0], candidates.max(0), rtol=1e-9)
     assert len(set(candidates.argmax(0))) > 1
+
+
+@pytest.mark.parametrize("mode", ["progressive", "composite"])
+def test_single_names_may_have_a_strength_of_their_own(bank, mode):
+    q = _clean(20) + FDI[0] + FDI[1]
+    plain, own = (
+        decide(q, *bank, max_adapters=3, mode=mode, strength=0.5, strengths=strengths)
+        for strengths in (None, {"haze": 1.0})
+    )
+    for a, b in zip(plain, own, strict=True):
+        before, after = dict(a.adapters), dict(b.adapters)
+        assert after["haze"] == pytest.approx(2 * before["haze"], abs=0.011)
+        assert after["noise"] == before["noise"]

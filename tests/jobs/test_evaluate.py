@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+from pydantic import ValidationError
 from scipy.ndimage import uniform_filter
 
 from fdi_lib.core.decision import Decision
+from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import EvaluateManifest, load_manifest
-from jobs.evaluate import evaluate
+from jobs.evaluate import evaluate, synthetic
 
 REPOSITORY = Path(__file__).parents[2]
 KEYS = {
     "n", "psnr_in", "psnr_out", "gain_db", "gain_db_classified", "gain_db_without_fidelity", "ssim_in", "ssim_out",
-    "classical", "classical_gain_db", "found",
+    "classical", "classical_gain_db", "found", "psnr_roundtrip", "gain_db_fidelity_only", "ms_ssim_in", "ms_ssim_out",
 }  # fmt: skip
 
 
@@ -47,6 +49,12 @@ class FakeRestorer:
         for name in names:
             out = uniform_filter(out, (5, 5, 1)) if name == "noise" else out * 3
         return np.clip(out, 0, 255).astype(np.uint8)
+
+    def round_trip(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return images
+
+    def fidelity_only(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+        return images
 
 
 @pytest.fixture
@@ -85,7 +93,10 @@ def test_synthetic(
     assert stored["clean"]["untouched"] == 1
     assert stored["mixtures"]["n"] == 2
     assert stored["unknown"]["n"] == 4  # haze has no adapter
-    assert "noise" in capsys.readouterr().out
+    assert [row["psnr_roundtrip"] for row in stored["degradations"].values()] == [100, 100]
+    assert all(row["gain_db_fidelity_only"] == 0 for row in stored["degradations"].values())
+    shown = capsys.readouterr().out
+    assert "noise" in shown and shown.count("lossless") == 2
     assert pyvips.Image.new_from_file(str(output / "contact-sheet.png")).bands == 3
 
 
@@ -139,3 +150,41 @@ def test_shipped_manifest_parses(name: str, tmp_path: Path) -> None:
     if name == "compact":
         assert loaded.data.tiles_per_degradation >= 60
         assert loaded.data.clean_tiles >= 400
+
+
+class Both(FakeRestorer):
+    adapter_hashes = {name: "0" * 64 for name in ("noise", "low_light", "haze")}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("settings", "pairs"),
+    [
+        ({}, 3),
+        ({"max_mixtures": 2}, 2),
+        ({"max_mixtures": 99}, 3),
+        ({"mixtures": [["noise", "low_light"]]}, 1),
+        ({"mixtures": [["noise", "low_light"], ["noise", "haze"]], "max_mixtures": 1}, 1),
+        ({"mixtures": [["noise", "low_light"], ["low_light", "noise"], ["noise", "haze"]]}, 2),
+    ],
+)
+def test_mixtures_are_bounded(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object], pairs: int
+) -> None:
+    wanted = manifest(pictures, tmp_path_factory.mktemp("out"), clean_tiles=0, **settings)
+    found = [sample.applied for sample in synthetic(wanted, set(Both.adapter_hashes)).mixtures]
+    assert len(found) == 2 * pairs and len(set(found)) == pairs
+    assert all(pair == tuple(in_order_of_damage(pair)) for pair in found)
+
+
+def test_mixtures_that_cannot_be_are_refused(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = tmp_path_factory.mktemp("out")
+    for settings, message in (
+        ({"mixtures": [["noise", "noise"]]}, "no mixture"),
+        ({"mixtures": [["noise", "mould"]]}, "mould is not among data.degradations"),
+        ({"mixtures": []}, "at least 1 item"),
+        ({"max_mixtures": 0}, "greater than or equal to 1"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            manifest(pictures, output, **settings)
+    with pytest.raises(ManifestError, match=r"data\.mixtures = 'haze': no adapter"):
+        synthetic(manifest(pictures, output, mixtures=[["noise", "haze"]]), {"noise"})

@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from fdi_lib.core.batches import unpack
-from fdi_lib.manifest import RestoreManifest
+from fdi_lib.manifest import RestoreManifest, RestoreSettings
 from fdi_lib.stages.decode import Decode, pack_entries
 from fdi_lib.storage.sources import list_objects
 from jobs.forced import ClassifyOthers, decode_or_force
@@ -33,13 +33,14 @@ def test_forced_images_pass_the_classifier_by(tmp_path: Path) -> None:
         "output": {"uri": str(tmp_path.parent / "out")}, "pools": {"classify": {"batch": 3}},
     })  # fmt: skip
     entries = [entry for block in list_objects(manifest.source, 9) for entry in block]
-    batches = list(decode_or_force(Decode(manifest, fakes.SPEC), 0.25, pack_entries(entries)))
+    restore = RestoreSettings(strength=0.25, adapters={"noise": {"strength": 0.5}})
+    batches = list(decode_or_force(Decode(manifest, fakes.SPEC), restore, pack_entries(entries)))
     decided = ClassifyOthers(fakes.FakeClassifier, "review")(pa.concat_tables(batches))
     found = {row["image_id"]: row for table, _ in unpack(decided) for row in table.to_pylist()}
     assert {i: (row["verdict"], row["composition"], row["status"]) for i, row in found.items()} == {
         "1.png": ("clean", "", "clean"),
         "2.png": ("forced", "scratch:0.25", ""),
-        "3.png": ("forced", "noise:0.25", ""),
+        "3.png": ("forced", "noise:0.50", ""),
         "4.png": ("single", "noise:1.00", ""),
         "5.png": ("", "", "failed"),
     }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fdi_lib.errors import ManifestError, StorageRefusedError
-from fdi_lib.manifest import RestoreManifest
+from fdi_lib.manifest import RestoreManifest, RestoreSettings
 from jobs.parts import Parts
 from jobs.preflight import preflight
 from tests import fakes
@@ -42,3 +42,20 @@ def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageRefusedError, match=r"/proc/x: .* another place") as refused:
         preflight(manifest(tmp_path / "in", "/proc/x"), PARTS)
     assert refused.value.exit_code == 2
+
+
+def test_settings_for_an_adapter_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    wanted = manifest(tmp_path / "in", str(tmp_path / "out"))
+    restore = RestoreSettings(adapters={"mould": {"strength": 0.5}})
+    with pytest.raises(ManifestError, match=r"restore\.adapters\.mould: .* haze, noise, scratch") as refused:
+        preflight(wanted.model_copy(update={"restore": restore}), PARTS)
+    assert refused.value.exit_code == 2
+
+
+def test_an_inventory_may_not_name_what_is_disabled(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("uri,adapter\na.png,noise\n")
+    wanted = manifest(tmp_path / "list.csv", str(tmp_path / "out"), format="inventory")
+    restore = RestoreSettings(adapters={"noise": {"enabled": False}})
+    with pytest.raises(ManifestError, match=r"list\.csv:2: adapter = 'noise': .* haze, scratch"):
+        preflight(wanted.model_copy(update={"restore": restore}), PARTS)

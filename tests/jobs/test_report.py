@@ -60,3 +60,21 @@ def test_gone_and_broken_pictures_leave_empty_frames(tmp_path: Path) -> None:
 def test_run_without_rows(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     assert report.run(str(archive.output), StorageSettings())["images"] == 0
+
+
+def test_gates_are_shown_with_their_values_and_limits(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    for name, value in (("1.jpg", 0.9), ("2.jpg", 0.4567), ("3.jpg", 0.05)):
+        ok = value >= 0.1
+        gates = [
+            {"name": "finite", "value": 1.0, "limit": 1.0, "ok": True},
+            {"name": "structure", "value": value, "limit": 0.5 if value > 0.8 else 0.1, "ok": ok},
+        ]
+        refused = {} if ok else {"reason": "gate", "detail": "refused by: structure"}
+        archive.add(name, jpeg(1), "restored" if ok else "review", jpeg(2), route="noise", gates=gates, **refused)
+    archive.add("4.jpg", jpeg(4), "clean", jpeg(4))
+    page = report.run(archive.finish(), StorageSettings())["report"]
+    shown = re.sub(r"<[^>]+>|\s+", " ", Path(page).read_text()).split()
+    assert shown[shown.index("finite") :][:6] == ["finite", "3", "0", "1", "1", "structure"]
+    assert shown[shown.index("structure") :][:9] == ["structure", "3", "1", "0.05", "to", "0.9", "0.1", "to", "0.5"]
+    assert "refused by: structure" in Path(page).read_text()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fdi_lib.core.decision import Decision
-from fdi_lib.errors import WeightsError
+from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import ClassifySettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.classifier import Classifier
@@ -61,3 +61,16 @@ def test_an_encoder_without_all_its_keys_is_refused(preset, tmp_path):
     encoder.save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="tensors don't fit"):
         Encoder.from_pretrained(tmp_path)
+
+
+def test_what_is_disabled_is_left_out_and_the_verdict_stays(models, monkeypatch):
+    settings = RestoreSettings(adapters={"noise": {"enabled": False}})
+    classifier = Classifier.from_settings(models, ClassifySettings(), settings)
+    found = [Decision("mixture", (("noise", 1.0), ("haze", 1.0))), Decision("single", (("noise", 1.0),))]
+    monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: found)
+    assert [(d.verdict, d.route) for d in classifier.classify_views(VIEWS[:2])] == [("mixture", "haze"), ("single", "")]
+
+
+def test_settings_for_an_adapter_that_is_not_there_are_refused(models):
+    with pytest.raises(ManifestError, match=r"restore\.adapters\.mould: .*haze, jpeg, noise"):
+        Classifier.from_settings(models, ClassifySettings(), RestoreSettings(adapters={"mould": {}}))

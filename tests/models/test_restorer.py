@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fdi_lib.core.decision import Decision
 from fdi_lib.errors import ManifestError, WeightsError
@@ -140,3 +141,110 @@ def test_lists_are_lists_and_of_one_length(restorer):
         restorer.classify(_image(8, 8, 3))
     with pytest.raises(ValueError, match="2 images, but 1 decisions"):
         restorer.restore([_image(8, 8), _image(8, 8)], [NOISE])
+
+
+def test_what_is_set_for_one_adapter_goes_before_what_is_set_for_all(models):
+    own = {"noise": {"start_t": 0.9, "steps": 3, "guidance_window": 0.5}, "haze": {"init": "noised_input"}}
+    restorer = _restorer(models, RestoreSettings(tile_px=64, overlap_px=16, steps=2, adapters=own))
+    noise, haze, jpeg = (restorer.schedule((name,)) for name in ("noise", "haze", "jpeg"))
+    assert (noise.init, noise.start_t, noise.steps, noise.guided_steps) == ("input", 0.9, 3, 2)
+    assert (haze.init, haze.start_t, haze.steps) == ("noised_input", 0.5, 2)
+    assert (jpeg.init, jpeg.start_t, jpeg.steps) == ("input", 0.5, 2)
+    together = restorer.schedule(("haze", "noise"))
+    assert (together.init, together.start_t, together.steps) == ("noised_input", 0.9, 3)
+    assert restorer.steps_of(TWO) == 5
+
+
+def test_settings_for_an_adapter_that_is_not_there_are_refused(models):
+    with pytest.raises(ManifestError, match=r"restore\.adapters\.mould"):
+        _restorer(models, RestoreSettings(tile_px=64, overlap_px=16, adapters={"mould": {}}))
+
+
+def _half_precision(models: ModelSettings, factor: float) -> Restorer:
+    """A restorer in float16 whose noise adapter adds ``factor`` times what it was made to."""
+    restorer = _restorer(models, SETTINGS.model_copy(update={"dtype": "fp16"}), batch=2)
+    with torch.no_grad():
+        for addition in restorer.adapter("noise").add:
+            addition.weight.mul_(factor)
+    return restorer
+
+
+def test_what_is_not_finite_is_computed_once_more_in_higher_precision(models):
+    image, small = _image(64, 64, 3), _image(40, 50)
+    made = _half_precision(models, 1e6).restore_each([image, small], [NOISE, NOISE])
+    for one, like in zip(made, (image, small), strict=True):
+        assert one.pixels is not None and one.pixels.shape == like.shape and one.pixels.dtype == like.dtype
+        assert "float32" in one.note and "float16" in one.note and one.finite == 1
+    single = _half_precision(models, 1.0).restore_each([image], [NOISE])[0]
+    assert single.note == "" and single.pixels is not None
+
+
+def test_what_stays_not_finite_is_no_picture_and_its_mates_are(models):
+    restorer = _half_precision(models, float("nan"))
+    image = _image(64, 64, 3)
+    decisions = [NOISE, Decision("single", (("haze", 1.0),)), Decision("clean")]
+    bad, good, same = restorer.restore_each([image] * 3, decisions)
+    assert bad.pixels is None and bad.finite < 1 and bad.decision == NOISE
+    assert good.pixels is not None and same.pixels is image
+    with pytest.raises(FloatingPointError, match="route noise"):
+        restorer.restore([image], [NOISE])
+
+
+class _Looks:
+    """A classifier that says what a test wants, one answer a look."""
+
+    def __init__(self, *answers: Decision) -> None:
+        self.answers, self.shown = list(answers), []
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        self.shown.append(images)
+        return [self.answers.pop(0) for _ in images]
+
+
+THREE = Decision("mixture", (("jpeg", 1.0), ("noise", 0.5), ("haze", 1.0)))
+
+
+def test_after_each_step_the_picture_is_looked_at_again(models, restorer):
+    again = _restorer(models, SETTINGS.model_copy(update={"redetect": True}), batch=2)
+    haze = Decision("single", (("haze", 1.0),), amplitudes={"haze": 3.0})
+    again.classifier = looks = _Looks(haze, Decision("clean"), haze, haze)
+    a, b = _image(64, 64, 3), _image(90, 64)
+    first, second = again.restore_each([a, b], [THREE, THREE])
+    # Both looked at after jpeg: a goes on with haze, b is clean. After haze, a's noise is still to be done.
+    assert (first.decision.composition, second.decision.composition) == ("jpeg:1.00>haze:1.00>noise:0.50", "jpeg:1.00")
+    assert first.note == "" and second.note == "looks clean after jpeg:1.00: left out noise, haze"
+    assert [len(images) for images in looks.shown] == [2, 1]
+    assert looks.shown[0][1].shape == b.shape and looks.shown[0][1].dtype == b.dtype
+    np.testing.assert_array_equal(first.pixels, restorer.restore([a], [first.decision])[0])
+    np.testing.assert_array_equal(second.pixels, restorer.restore([b], [second.decision])[0])
+
+
+def test_without_redetection_nobody_looks_again(models):
+    plain = _restorer(models, batch=2)
+    plain.classifier = _Looks()
+    assert plain.restore_each([_image(64, 64, 3)], [THREE])[0].decision == THREE
+
+
+def test_looking_again_does_not_depend_on_batch_mates(models):
+    again = _restorer(models, SETTINGS.model_copy(update={"redetect": True}), batch=2)
+    images = [_image(64, 64, 3), _image(100, 90, 3), _image(30, 64)]
+    together = again.restore_each(images, [THREE] * 3)
+    for image, one in zip(images, together, strict=True):
+        alone = again.restore_each([image], [THREE])[0]
+        assert alone.decision == one.decision
+        np.testing.assert_array_equal(alone.pixels, one.pixels)
+
+
+def test_the_round_trip_is_lossless_and_fidelity_alone_is_the_refiner_alone(restorer):
+    images = [_image(64, 64, 3), _image(33, 70), _image(100, 130, 3, dtype=np.uint16)]
+    for back, image in zip(restorer.round_trip(images), images, strict=True):
+        np.testing.assert_array_equal(back, image)
+    refined = restorer.fidelity_only(images, ("noise",))
+    for out, image in zip(refined, images, strict=True):
+        assert out.shape == image.shape and out.dtype == image.dtype and not np.array_equal(out, image)
+    adapter = restorer.adapter("noise")
+    x = torch.from_numpy(images[0].astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        latent = restorer.base.encode(x)
+        expected = (restorer.base.decode(adapter.refine(latent, latent))[0].permute(1, 2, 0) + 1) * 127.5
+    assert np.abs(expected.clamp(0, 255).round().numpy() - refined[0]).max() <= 1

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from fdi_lib.core.batches import pack, unpack
+from fdi_lib.core.decision import Decision
 from fdi_lib.records import DECISION
 from fdi_lib.stages.classify import Classify
 from tests.fakes import SPEC, FakeClassifier
@@ -19,8 +20,8 @@ def batch(means: list[int | None]) -> pa.Table:
     return pack(pa.Table.from_pylist(rows, schema=DECISION), np.stack(views))
 
 
-def decide(table: pa.Table, unknown: str = "review") -> list[dict]:
-    return [row for rows, _ in unpack(Classify(FakeClassifier, unknown)(table)) for row in rows.to_pylist()]
+def decide(table: pa.Table, unknown: str = "review", load: type[FakeClassifier] = FakeClassifier) -> list[dict]:
+    return [row for rows, _ in unpack(Classify(load, unknown)(table)) for row in rows.to_pylist()]
 
 
 def test_each_verdict_becomes_a_status_or_a_route() -> None:
@@ -30,3 +31,12 @@ def test_each_verdict_becomes_a_status_or_a_route() -> None:
     assert rows[4]["composition"] == "haze:0.50>noise:1.00"
     assert rows[2]["reason"] == "unknown" and abs(rows[2]["residual"] - 0.9) < 1e-6
     assert decide(batch([60]), unknown="keep")[0]["status"] == "kept"
+
+
+def test_what_is_found_but_disabled_is_kept_by_policy() -> None:
+    class Disabling(FakeClassifier):
+        def _decide(self, mean: float) -> Decision:
+            return Decision("single")
+
+    row = decide(batch([100]), load=Disabling)[0]
+    assert (row["status"], row["reason"], row["verdict"], row["route"]) == ("kept", "policy", "single", "")

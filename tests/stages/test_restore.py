@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import pyvips
 from PIL import Image
 
-from fdi_lib.core.decision import Decision
+from fdi_lib.core.decision import Decision, Restored
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import DECISION
 from fdi_lib.stages.restore import Restore
@@ -26,7 +29,7 @@ class World:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.source, self.output = folder / "in", folder / "out"
-        self.source.mkdir(exist_ok=True)
+        self.source.mkdir(parents=True, exist_ok=True)
         base = {"kind": "restore", "source": {"uri": str(self.source)}, "output": {"uri": str(self.output)}}
         self.manifest = RestoreManifest.model_validate(base | settings)
 
@@ -91,19 +94,95 @@ def test_a_blank_candidate_is_refused(tmp_path: Path, on_fail: str, status: str)
     assert (world.output / "images/a.png").exists() == (status == "kept")
 
 
-def test_an_image_that_comes_out_not_finite_waits_for_review_and_its_mates_are_restored(tmp_path: Path) -> None:
-    class Diverging(fakes.FakeRestorer):
-        def restore(
-            self, images: list[np.ndarray], decisions: list[Decision], noise_keys: Any = None
-        ) -> list[np.ndarray]:
-            if any(image.shape[0] == 40 for image in images):
-                raise FloatingPointError("not finite")
-            return super().restore(images, decisions, noise_keys)
+class Odd(fakes.FakeRestorer):
+    """Does to images of a certain height what a test wants."""
+
+    def restore_each(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: Any = None
+    ) -> list[Restored]:
+        made = super().restore_each(images, decisions, noise_keys)
+        return [self.odd(one) if image.shape[0] == 40 else one for image, one in zip(images, made, strict=True)]
+
+    def odd(self, one: Restored) -> Restored:
+        return one
+
+
+class Diverging(Odd):
+    def odd(self, one: Restored) -> Restored:
+        return Restored(None, one.decision, 0.75)
+
+
+class Cropping(Odd):
+    def odd(self, one: Restored) -> Restored:
+        assert one.pixels is not None
+        return Restored(one.pixels[:-1], one.decision)
+
+
+@pytest.mark.parametrize("on_fail", ["review", "keep_original"])
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(
+    ("restorer", "reason", "gate"),
+    [(Diverging, "bad_output", ("finite", 0.75)), (Cropping, "gate", ("same_shape", 0.0))],
+)
+def test_what_is_not_sound_is_never_written_whatever_the_settings(
+    tmp_path: Path, restorer: Any, reason: str, gate: tuple[str, float], enabled: bool, on_fail: str
+) -> None:
+    world = World(tmp_path, gates={"enabled": enabled, "on_fail": on_fail})
+    found = world.work([world.row("a.png"), world.row("b.png", size=40), world.row("c.png")], restorer())
+    odd, status = found["b.png"], "review" if on_fail == "review" else "kept"
+    assert [found[name]["status"] for name in ("a.png", "b.png", "c.png")] == ["restored", status, "restored"]
+    assert odd["reason"] == (reason if on_fail == "review" else "gate")
+    assert [(g["name"], g["value"]) for g in odd["gates"] if not g["ok"]] == [gate]
+    if status == "kept":
+        assert (world.output / "images/b.png").read_bytes() == (world.source / "b.png").read_bytes()
+    else:
+        assert not (world.output / "images/b.png").exists()
+        told = json.loads((world.output / "review/b.png.json").read_text())
+        assert told["gates"] == odd["gates"] and told["detail"]
+
+
+@pytest.mark.parametrize("shape", [(33, 70), (31, 17, 3), (1, 9)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_stays_grey_and_size_and_depth_stay(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    world = World(tmp_path)
+    path = world.source / "a.png"
+    row = world.row("a.png")
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    pyvips.Image.new_from_array(pixels).pngsave(str(path), bitdepth=pixels.itemsize * 8)
+    data = path.read_bytes()
+    row |= {"source_sha256": hashlib.sha256(data).hexdigest(), "source_bytes": len(data)}
+    assert world.work([row], fakes.FakeRestorer())["a.png"]["status"] == "restored"
+    made = pyvips.Image.new_from_file(str(world.output / "images/a.png")).numpy()
+    assert made.shape == shape and made.dtype == dtype
+
+
+def test_every_gate_is_in_ledger_and_sidecar_with_value_and_limit(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    gates = world.work([world.row("a.png")], fakes.FakeRestorer())["a.png"]["gates"]
+    assert [gate["name"] for gate in gates] == ["finite", "same_shape", "not_blank", "brightness", "structure"]
+    assert all(gate["ok"] and np.isfinite(gate["value"]) for gate in gates)
+    sidecar = json.loads((world.output / "images/a.png.json").read_text())
+    assert [gate["limit"] for gate in sidecar["gates"]] == pytest.approx([gate["limit"] for gate in gates])
+    world = World(tmp_path / "off", gates={"enabled": False})
+    gates = world.work([world.row("a.png")], fakes.BlankRestorer())["a.png"]["gates"]
+    assert [gate["name"] for gate in gates] == ["finite", "same_shape"]
+
+
+def test_what_was_really_done_is_what_is_written_down(tmp_path: Path) -> None:
+    class Stopping(Odd):
+        def odd(self, one: Restored) -> Restored:
+            done = replace(one.decision, adapters=one.decision.adapters[:1])
+            return replace(one, decision=done, note="looks clean after noise:1.00: left out haze")
 
     world = World(tmp_path)
-    found = world.work([world.row("a.png"), world.row("b.png", size=40), world.row("c.png")], Diverging())
-    assert [found[name]["status"] for name in ("a.png", "b.png", "c.png")] == ["restored", "review", "restored"]
-    assert found["b.png"]["reason"] == "bad_output"
+    row = world.row("a.png", "noise>haze", size=40) | {"composition": "noise:1.00>haze:1.00", "verdict": "mixture"}
+    found = world.work([row], Stopping())["a.png"]
+    assert (found["status"], found["route"], found["composition"]) == ("restored", "noise>haze", "noise:1.00")
+    assert [adapter["name"] for adapter in found["adapters"]] == ["noise"] and found["steps"] == 4
+    assert found["detail"] == "looks clean after noise:1.00: left out haze"
+    sidecar = json.loads((world.output / "images/a.png.json").read_text())
+    assert sidecar["classification"]["composition"] == "noise:1.00" and sidecar["restoration"]["steps"] == 4
+    assert b"restored with noise:1.00<" in (world.output / "images/a.png").read_bytes()
 
 
 def test_another_image_under_the_same_name_is_a_conflict(tmp_path: Path) -> None:

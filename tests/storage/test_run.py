@@ -57,6 +57,8 @@ def test_same_identity_resumes(manifest) -> None:
     [
         ({"restore": {"steps": 4}}, MODELS, 'restore.steps is "auto" there, 4 here'),
         ({"classify": {"unknown": "keep"}}, MODELS, 'classify.unknown is "review" there, "keep" here'),
+        ({"restore": {"adapters": {"noise": {"strength": 0.5}}}}, MODELS, "noise.strength is absent there, 0.5"),
+        ({"restore": {"redetect": True}}, MODELS, "restore.redetect is false there, true here"),
         ({"gates": {"enabled": False}}, MODELS, "gates.enabled is true there, false here"),
         ({}, {**MODELS, "adapters": {"noise": {"sha256": "d" * 64}}}, "models.adapters.noise.sha256 is"),
         ({}, {**MODELS, "adapters": {}}, "models.adapters.noise.sha256 is"),

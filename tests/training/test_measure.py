@@ -18,6 +18,7 @@ class FakeRestorer:
     def __init__(self, decisions: dict[int, Decision]) -> None:
         self.decisions = decisions
         self.routes: list[set[str]] = []
+        self.trips = 0
 
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         return [self.decisions[int(image[0, 0, 0])] for image in images]
@@ -34,6 +35,14 @@ class FakeRestorer:
                 out = out // 2 if name == "darker" else out + 40
             results.append(out.astype(np.uint8))
         return results
+
+    def round_trip(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        self.trips += len(images)
+        return [image - 2 for image in images]
+
+    def fidelity_only(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+        assert names == ("brighter",)
+        return [image + 4 for image in images]
 
 
 def sample(clean: int, degraded: int, *applied: str) -> Sample:
@@ -62,12 +71,26 @@ def test_single_degradation() -> None:
     assert row["gain_db"] == pytest.approx(row["psnr_out"] - row["psnr_in"], abs=1e-3)
     assert row["gain_db_classified"] == pytest.approx((20 * np.log10(255) - before[0]) / 2, abs=1e-3)
     assert row["gain_db_without_fidelity"] == pytest.approx(row["gain_db"])
+    fidelity = 20 * np.log10([255 / 37, 255 / 35])
+    assert row["gain_db_fidelity_only"] == pytest.approx((fidelity - before).mean(), abs=1e-3)
+    assert row["psnr_roundtrip"] == pytest.approx(20 * np.log10(255 / 2), abs=1e-3)
     assert row["found"] == 0.5
     assert row["classical"] == "do nothing" and row["classical_gain_db"] == 0
     assert 0 < row["ssim_in"] < row["ssim_out"] <= 1
+    # A tile of 16 px has room for one scale only, and that is SSIM.
+    assert row["ms_ssim_in"] == pytest.approx(row["ssim_in"], abs=1e-3)
     assert [int(p[0, 0, 0]) for p in pictures["brighter"]] == [59, 99, 59, 100]
     assert result["clean"] == {"n": 0, "untouched": None, "interval": None}
     assert result["mixtures"]["n"] == result["unknown"]["n"] == 0
+
+
+def test_a_tile_that_degradations_share_makes_one_round_trip() -> None:
+    restorer = FakeRestorer({59: BRIGHTER})
+    restorer.fidelity_only = lambda images, names: images  # type: ignore[method-assign]
+    data = EvaluationSet({n: [sample(100, 59, n), sample(101, 59, n)] for n in ("brighter", "darker")})
+    result, _ = measure(data, restorer, restorer, "progressive", 0)
+    assert restorer.trips == 2
+    assert len({row["psnr_roundtrip"] for row in result["degradations"].values()}) == 1
 
 
 def test_clean_and_unknown() -> None:

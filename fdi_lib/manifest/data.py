@@ -1,0 +1,78 @@
+"""Which pictures are learned from or measured on: what such blocks share, and the block of evaluations.
+
+Does NOT know what is done with them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, Strict, field_validator, model_validator
+
+from fdi_lib.manifest.locations import Location, SafeText, problem
+from fdi_lib.manifest.settings import Name, Settings
+
+Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
+_Pair = Annotated[tuple[Name, Name], Strict(False)]
+Mixtures = Annotated[tuple[_Pair, ...], Strict(False), Field(min_length=1)]
+
+
+def _data_from_environment() -> str:
+    return os.environ.get("FDI_DATA", "")
+
+
+class DataSettings(Settings):
+    """Pictures to learn from or to measure on."""
+
+    uri: Location = Field(
+        default_factory=_data_from_environment, validate_default=True,
+        description="Folder or prefix of the pictures; without it the environment variable FDI_DATA.",
+    )  # fmt: skip
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        if value in ("", None):
+            raise problem("no data given", remedy="add data.uri=FOLDER to the command, or set FDI_DATA")
+        return value
+
+
+class EvaluateDataSettings(DataSettings):
+    """What is measured: pictures degraded by a fixed protocol, or folders of pairs."""
+
+    kind: Literal["synthetic", "folders"] = Field(
+        default="synthetic", description="Degrade test pictures, or read `NAME/degraded/` and `NAME/clean/`."
+    )
+    degradations: Names = Field(
+        default=("noise", "jpeg", "haze", "low_light", "scratch"), min_length=1, description="Names measured."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Key of tiles and severities.")
+    pictures: SafeText = Field(
+        default="docs/training-data.tsv", description="synthetic: table of pictures; its test split is used."
+    )
+    tile_px: int = Field(default=256, ge=64, multiple_of=8, description="synthetic: side of a tile.")
+    tiles_per_degradation: int = Field(
+        default=66, ge=1, description="synthetic: tiles of each degradation, spread evenly over the pictures."
+    )
+    tiles_per_mixture: int = Field(default=22, ge=1, description="synthetic: tiles of each two-fold mixture.")
+    mixtures: Literal["all"] | Mixtures = Field(
+        default="all", description="synthetic: two-fold mixtures, as [[haze, noise], ...]; `all` is every pair."
+    )
+    max_mixtures: int | None = Field(
+        default=None, ge=1,
+        description="synthetic: at most so many of them, in which every degradation takes part about evenly; "
+        "null has no limit.",
+    )  # fmt: skip
+    clean_tiles: int = Field(default=400, ge=0, description="synthetic: tiles without damage, for false positives.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        for pair in self.mixtures if self.mixtures != "all" else ():
+            if pair[0] == pair[1]:
+                raise problem(f"{pair[0]} twice is no mixture", key="mixtures", remedy="name two of data.degradations")
+            missing = [name for name in pair if name not in self.degradations]
+            if missing:
+                remedy = f"use some of: {', '.join(self.degradations)}"
+                raise problem(f"{missing[0]} is not among data.degradations", key="mixtures", remedy=remedy)
+        return self

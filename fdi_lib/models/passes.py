@@ -1,0 +1,124 @@
+"""One pass of the base over images, tile by tile, guided by one adapter or several together.
+
+It knows neither decisions nor files, nor where adapters come from. Suffixes: B batch of tiles, C channels, H and W
+height and width, N tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fdi_lib.core.noise import noise_field
+from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
+from fdi_lib.models.attach import composed
+from fdi_lib.models.base import Base
+from fdi_lib.models.sampling import Schedule, sample
+from fdi_lib.models.tiles import Tile, Tiling
+
+_Refine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # degraded and output latents -> better output
+
+
+class Passes:
+    """What a restorer runs, step by step.
+
+    Args:
+        base: the frozen base.
+        tiling: how images are cut.
+        adapter: gives a loaded adapter by name.
+        fidelity: whether the adapters' fidelity paths correct what the base returns.
+    """
+
+    def __init__(self, base: Base, tiling: Tiling, adapter: Callable[[str], FDIAdapter], fidelity: bool) -> None:
+        self.tiling = tiling
+        self._base, self._adapter, self._fidelity = base, adapter, fidelity
+
+    @torch.inference_mode()
+    def run(
+        self,
+        images: list[np.ndarray],
+        names: tuple[str, ...],
+        weights: list[np.ndarray],
+        keys: list[int],
+        schedule: Schedule,
+    ) -> list[np.ndarray]:
+        """Restore images with adapters together.
+
+        Args:
+            images: HW3 float32 in [-1, 1].
+            names: the adapters.
+            weights: for each adapter one weight an image, float32.
+            keys: of the images' noise.
+            schedule: how the base samples.
+
+        Returns:
+            Images of the same shapes, not clipped; values may be not finite.
+        """
+        shared = self._shared_modulation(images, names, weights)
+
+        def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
+            guidance = self._guidance(image_BCHW, group, names, weights)
+            if shared is not None:
+                rows = [t.image for t in group]
+                guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
+            latent = self._base.encode(image_BCHW)
+            out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
+            if self._fidelity:
+                for name in names:
+                    out = self._adapter(name).refine(latent, out)
+            return out
+
+        return self.tiling.over(images, make)
+
+    @torch.inference_mode()
+    def without_base(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+        """Images through the latent space and the fidelity path of each adapter; without names there and back."""
+        refiners: list[_Refine] = [self._adapter(name).refine for name in names] or [lambda _, output: output]
+        for refine in refiners:
+
+            def make(_: list[Tile], image_BCHW: torch.Tensor, refine: _Refine = refine) -> torch.Tensor:
+                latent = self._base.encode(image_BCHW)
+                return refine(latent, latent)
+
+            images = self.tiling.over(images, make)
+        return images
+
+    def _guidance(
+        self, image_BCHW: torch.Tensor, group: list[Tile], names: tuple[str, ...], weights: list[np.ndarray]
+    ) -> Guidance:
+        rows = [t.image for t in group]
+        return composed(
+            [
+                (self._adapter(n).guidance(image_BCHW), torch.from_numpy(w[rows]).to(self.tiling.device))
+                for n, w in zip(names, weights, strict=True)
+            ]
+        )
+
+    def _shared_modulation(
+        self, images: list[np.ndarray], names: tuple[str, ...], weights: list[np.ndarray]
+    ) -> list[Modulation] | None:
+        """Each image's mean modulation over its tiles, so that tiles don't differ in tone; None if all fit one tile."""
+        tiles = self.tiling.tiles(images)
+        if len(tiles) == len(images):
+            return None
+        looks = [self._guidance(image_BCHW, group, names, weights).modulations
+                 for group, image_BCHW in self.tiling.batches(images, tiles)]  # fmt: skip
+        owner_N = torch.tensor([t.image for t in tiles], device=self.tiling.device)
+
+        def mean_by_image(level: int, part: int) -> torch.Tensor:
+            of_tiles = torch.cat([look[level][part] for look in looks])[: len(tiles)]
+            return torch.stack([of_tiles[owner_N == i].mean(0) for i in range(len(images))])
+
+        return [(mean_by_image(i, 0), mean_by_image(i, 1), mean_by_image(i, 2)) for i in range(len(looks[0]))]
+
+    def _noise(
+        self, latent: torch.Tensor, group: list[Tile], keys: list[int], schedule: Schedule
+    ) -> torch.Tensor | None:
+        if schedule.init in ("input", "ddim_inversion"):
+            return None
+        factor, (channels, height, width) = self._base.latent_factor, latent.shape[1:]
+        fields = [noise_field(keys[t.image], t.y // factor, t.x // factor, height, width, channels) for t in group]
+        return torch.from_numpy(np.stack(fields)).to(self.tiling.device)
