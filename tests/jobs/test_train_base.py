@@ -67,11 +67,12 @@ def test_the_form_of_an_adapter_counts_in_its_recipe_only_where_it_is_another(pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl"])
 def test_an_adapter_is_trained_measured_and_loads(pairs, preset, folders, tmp_path, kind):
     before = base_sha256(folders[kind])
-    summary = train.run(settings(pairs, preset, folders[kind], tmp_path / "haze", workers=2))
+    summary = train.run(settings(pairs, preset, folders[kind], tmp_path / "haze"))
     assert summary["last"]["step"] == 2 and "gain_db" in summary["measured"]
     adapter = FDIAdapter.from_pretrained(tmp_path / "haze")
     assert adapter.config.base_sha256 == before == base_sha256(folders[kind])
