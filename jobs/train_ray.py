@@ -21,7 +21,7 @@ from ray import train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from fdi_lib.errors import FDIError, ManifestError
+from fdi_lib.errors import FDIError, ManifestError, WeightsError
 from fdi_lib.manifest import CheckpointSettings, TrainManifest
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.stable_diffusion import load_base
@@ -163,7 +163,7 @@ def _worker(given: Mapping[str, Any]) -> FDIError | None:
             fit(model, batches_from, model.losses, plan.settings, desk.report, watch,
                 shard=shard, last=desk.last, judge=judge)  # fmt: skip
         model.finish()
-    except (DivergedError, ManifestError) as stopped:
+    except (DivergedError, ManifestError, WeightsError) as stopped:
         return stopped
     return None
 

@@ -3,6 +3,7 @@
 # ruff: noqa: F811 - fixtures that lie with the tests of the models
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def test_a_plan_names_the_base_by_its_hash(pairs, preset, folders, tmp_path):
     assert plan.base.sha256 == plan.config.base_sha256 == base_sha256(folders["sdxl"])
     assert (plan.config.base, plan.config.modulator) == ("stable-diffusion-xl", "literal")
     assert plan.config.encoder_points[0] == "down_blocks.0" and plan.config.latent_channels == 4
-    assert plan.model().base.name == "stable-diffusion-xl"
+    sent = pickle.loads(pickle.dumps(plan))  # as workers get it
+    assert sent.model().base.name == "stable-diffusion-xl"
     models = manifest.models.model_copy(update={"base": plan.base.model_copy(update={"sha256": "0" * 64})})
     with pytest.raises(WeightsError, match="expected the base with sha256 0000"):
         plan_of(manifest.model_copy(update={"models": models}), [], bank_of(manifest))
