@@ -127,9 +127,3 @@ def test_one_stream_parts_the_pairs_as_a_split_does(shards, ray_local):
             np.testing.assert_allclose(moments.mean_D, rows.mean(0), rtol=1e-5, atol=1e-7)
             expected = np.cov(rows, rowvar=False, bias=True)
             np.testing.assert_allclose(moments.covariance_DD, expected, rtol=1e-4, atol=1e-8)
-
-
-def test_a_side_without_pairs_is_none(shards, ray_local):
-    settings = PairStream(str(shards), "shards", StorageSettings(), SPEC, held_out=1.0)
-    found = pair_moments(settings, Statistics, POOLS, lambda reports: None)
-    assert found.learnt is None and found.held_out is not None and found.held_out.count == 12
