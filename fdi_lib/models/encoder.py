@@ -26,7 +26,7 @@ COMPACT: dict[str, Any] = {
     "query_tokens": 8,
     "crops": 4,
     "detail_gain": 3.0,
-    "tones": True,
+    "tones": False,
 }  # fmt: skip
 
 

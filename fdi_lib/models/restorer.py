@@ -5,7 +5,6 @@ Suffixes: B batch of tiles, C channels, H and W height and width.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +20,6 @@ from fdi_lib.core.views import ViewSpec, check_images
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter
-from fdi_lib.models.attach import check_fits
 from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
@@ -29,6 +27,7 @@ from fdi_lib.models.device import accelerator, arithmetic
 from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.passes import Passes
 from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
+from fdi_lib.models.residents import ResidentAdapters
 from fdi_lib.models.sampling import Schedule
 from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.models.tiles import Tiling
@@ -86,11 +85,9 @@ class Restorer:
                 remedy=f"use {-(-settings.tile_px // self.base.multiple_px) * self.base.multiple_px}",
             )
         self._classify = classify or ClassifySettings()
-        self._capacity = resident_adapters
+        self._residents = ResidentAdapters(named, self.base, resident_adapters, self._device)
         tiling = Tiling(self.base, settings.tile_px, settings.overlap_px, batch, self._device)
-        self._passes = Passes(self.base, tiling, self.adapter, settings.fidelity)
-        self._adapters: OrderedDict[str, FDIAdapter] = OrderedDict()
-        self.loads = 0  # adapters read from disk so far
+        self._passes = Passes(self.base, tiling, self._residents.get, settings.fidelity)
         self.adapter_hashes = {n: file_sha256(path / "adapter.safetensors") for n, path in sorted(named.items())}
 
     @classmethod
@@ -140,20 +137,13 @@ class Restorer:
         return self.classifier.classify(images)
 
     def adapter(self, name: str) -> FDIAdapter:
-        """Return a loaded adapter, reading it if it is not resident.
+        """Return a loaded adapter; see :meth:`ResidentAdapters.get`."""
+        return self._residents.get(name)
 
-        Raises:
-            WeightsError: there is no such adapter, or its files don't fit.
-        """
-        if name not in self._adapters:
-            adapter = FDIAdapter.from_pretrained(self._folders.adapters[name]).to(self._device)
-            check_fits(adapter.config, self.base)
-            self._adapters[name] = adapter.hold_constants()
-            self.loads += 1
-            while len(self._adapters) > self._capacity:
-                self._adapters.popitem(last=False)
-        self._adapters.move_to_end(name)
-        return self._adapters[name]
+    @property
+    def loads(self) -> int:
+        """Adapters read from disk so far."""
+        return self._residents.loads
 
     def schedule(self, names: tuple[str, ...]) -> Schedule:
         """Sampling schedule of adapters used together: the highest start and the most steps of any.
@@ -165,7 +155,7 @@ class Restorer:
         return replace(first, start_t=max(s.start_t for s in each), steps=max(s.steps for s in each))
 
     def _schedule_of(self, name: str) -> Schedule:
-        config, all_s, own = self.adapter(name).config, self._settings, self._settings.adapters.get(name)
+        config, all_s, own = self._residents.get(name).config, self._settings, self._settings.adapters.get(name)
 
         def chosen(key: str) -> Any:
             special, general = getattr(own, key, None), getattr(all_s, key)

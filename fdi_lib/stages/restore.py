@@ -39,7 +39,10 @@ class ImageRestorer(Protocol):
     """What this stage asks of a restorer."""
 
     adapter_hashes: dict[str, str]
-    loads: int
+
+    @property
+    def loads(self) -> int:
+        """Adapters read from disk so far."""
 
     def steps_of(self, decision: Decision) -> int:
         """Return the sampling steps that a decision takes."""

@@ -25,7 +25,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("preset")
     torch.manual_seed(0)
     Base.compact().save_pretrained(root / "base")
-    encoder = Encoder(COMPACT | {"tones": False})
+    encoder = Encoder(COMPACT)
     encoder.save_pretrained(root / "encoder")
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
     rng, count, width = np.random.default_rng(0), len(NAMES), encoder.looks * encoder.token_shape[1]

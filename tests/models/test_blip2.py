@@ -234,7 +234,7 @@ def test_a_compact_encoder_comes_from_the_hub_too(preset, monkeypatch, caplog):
         return str(preset / "encoder")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert load_encoder("archive/compact").token_shape == (24, 128)
+    assert load_encoder("archive/compact").token_shape == (16, 128)
     assert asked[1] == (None, ["config.json", "encoder.safetensors"])
     assert "archive/compact: no revision given" in caplog.text
 
