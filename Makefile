@@ -9,6 +9,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 TORCH := $(shell sed -n '/^torch==/p' .ci/constraints.txt)
 READY := .venv/.installed
+ADAPTERS := noise jpeg motion_blur defocus haze rain raindrop snow low_light shadow fade scratch stain bleed_through low_resolution
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench weights clean
@@ -37,7 +38,7 @@ bench: $(READY) ## throughput and overhead tables of this machine
 weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (hours)
 	for part in base encoder; do $(BIN)/fdi train manifests/train/compact/$$part.yaml || exit; done
 	$(BIN)/fdi bank build manifests/banks/compact.yaml
-	for task in noise jpeg haze low_light scratch; do $(BIN)/fdi train manifests/train/compact/$$task.yaml || exit; done
+	for task in $(ADAPTERS); do $(BIN)/fdi train manifests/train/compact/$$task.yaml || exit; done
 	$(BIN)/fdi evaluate manifests/evaluate/compact.yaml
 	$(BIN)/python -m jobs.cards out/evaluate/metrics.json
 

@@ -229,7 +229,10 @@ def _print(result: dict[str, Any]) -> str:
         table.add_row(name, *(_shown(column, row[column]) for column in _COLUMNS))
     console.print(table)
     for part in ("clean", "mixtures", "unknown"):
-        console.print(f"{part}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result[part].items()))
+        shown = {k.replace("_", " "): v for k, v in result[part].items() if k != "kinds"}
+        console.print(f"{part}: " + ", ".join(f"{k} {v}" for k, v in shown.items()))
+    for name, row in result["unknown"]["kinds"].items():
+        console.print(f"  {name}, unknown to the bank: AUROC {row['auroc']:.2f}, called unknown {row['found']:.0%}")
     return console.export_text()
 
 

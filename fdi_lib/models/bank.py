@@ -99,6 +99,19 @@ class ReferenceBank:
         mixed_MK = np.concatenate([self.mixed_MK[rows][:, kept], np.zeros((int(rows.sum()), 1), bool)], axis=1)
         return replace(self, entries=(*others, entry), mixed_MD=self.mixed_MD[rows], mixed_MK=mixed_MK, calibrated=None)
 
+    def without(self, name: str) -> ReferenceBank:
+        """A bank that doesn't know a degradation; its thresholds are found anew.
+
+        Raises:
+            KeyError: it doesn't know it anyway.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        kept = [k for k, e in enumerate(self.entries) if e.name != name]
+        rows = ~self.mixed_MK[:, self.names.index(name)]
+        mixed = {"mixed_MD": self.mixed_MD[rows], "mixed_MK": self.mixed_MK[rows][:, kept]}
+        return replace(self, entries=tuple(self.entries[k] for k in kept), calibrated=None, **mixed)
+
     def with_entry_of(self, folder: Path) -> ReferenceBank:
         """A bank that knows an adapter's degradation as the adapter's folder does; itself, if that says nothing new.
 

@@ -30,7 +30,7 @@ class Classifier:
         adapters: Collection[str] | None = None,
     ) -> None:
         self.encoder, self.bank, self._batch, self._adapters = encoder, bank, batch, adapters
-        self._max_adapters, self._restore = classify.max_adapters, restore
+        self._classify, self._restore = classify, restore
         self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
 
     @classmethod
@@ -63,6 +63,12 @@ class Classifier:
             bank = bank.with_entry_of(folders.adapters[name])
         return cls(found.load(), bank, classify, restore, batch, folders.adapter_names())
 
+    def without(self, name: str) -> Classifier:
+        """The same classifier with a bank that doesn't know a degradation: to measure what becomes of unknown ones."""
+        return Classifier(
+            self.encoder, self.bank.without(name), self._classify, self._restore, self._batch, self._adapters
+        )
+
     @property
     def view_spec(self) -> ViewSpec:
         """The views that :meth:`classify_views` expects."""
@@ -90,7 +96,7 @@ class Classifier:
             self.features(views),
             self.bank.geometry,
             self._thresholds,
-            max_adapters=self._max_adapters,
+            max_adapters=self._classify.max_adapters,
             mode=self._restore.mode,
             strength=self._restore.strength,
             strengths=self._restore.strengths,

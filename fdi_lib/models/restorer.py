@@ -16,7 +16,7 @@ import torch
 
 from fdi_lib.core.decision import Decision, Restored
 from fdi_lib.core.redetection import steps_left
-from fdi_lib.core.views import ViewSpec, check_images
+from fdi_lib.core.views import check_images
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter
@@ -101,12 +101,12 @@ class Restorer:
         batch: int = 1,
     ) -> Restorer:
         """Load what a manifest's sections name; see the constructor."""
-        folders = model_folders(models)
+        found = model_folders(models)
         return cls(
-            encoder=folders.encoder,
-            base=folders.base,
-            bank=folders.bank,
-            adapters=folders.adapters,
+            encoder=found.encoder,
+            base=found.base,
+            bank=found.bank,
+            adapters=found.adapters,
             classify=classify,
             restore=restore,
             resident_adapters=resident_adapters,
@@ -123,18 +123,13 @@ class Restorer:
         """Encoder and bank. An actor that only restores never loads them: a BLIP-2 would fill most of its memory."""
         return Classifier.from_folders(self._folders, self._classify, self._settings)
 
-    @property
-    def view_spec(self) -> ViewSpec:
-        """The views that :meth:`classify_views` expects."""
-        return self.classifier.view_spec
-
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
-        """See :meth:`Classifier.classify_views`."""
-        return self.classifier.classify_views(views)
-
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         """See :meth:`Classifier.classify`."""
         return self.classifier.classify(images)
+
+    def classify_without(self, name: str, images: list[np.ndarray]) -> list[Decision]:
+        """Decide as :meth:`classify` would if the bank didn't know a degradation."""
+        return self.classifier.without(name).classify(images)
 
     def adapter(self, name: str) -> FDIAdapter:
         """Return a loaded adapter; see :meth:`ResidentAdapters.get`."""

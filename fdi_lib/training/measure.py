@@ -35,6 +35,9 @@ class RestorerLike(Protocol):
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         """Decide for HW3 uint8 images."""
 
+    def classify_without(self, name: str, images: list[np.ndarray]) -> list[Decision]:
+        """Decide as if the bank didn't know a degradation."""
+
     def restore(
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
     ) -> list[np.ndarray]:
@@ -81,18 +84,17 @@ def measure(
     """
     result: dict[str, Any] = {"degradations": {}}
     pictures: dict[str, list[np.ndarray]] = {}
-    residuals: list[float] = []
+    residuals: dict[str, list[float]] = {}
     ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
-        result["degradations"][name], pictures[name], seen = _single(
+        result["degradations"][name], pictures[name], residuals[name] = _single(
             name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name)
         )
         result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
-        residuals += seen
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
     result["clean"] = _clean(data.clean, restorer, seed)
     result["mixtures"] = _mixtures(data.mixtures, restorer, mode)
-    result["unknown"] = _unknown(data.unknown, residuals, restorer)
+    result["unknown"] = _unknown(data, residuals, restorer)
     return result, pictures
 
 
@@ -221,14 +223,25 @@ def _mixtures(samples: list[Sample], restorer: RestorerLike, mode: Mode) -> dict
     return _rounded(figures)
 
 
-def _unknown(kinds: dict[str, list[Sample]], residuals: list[float], restorer: RestorerLike) -> dict[str, Any]:
-    """Do kinds without an adapter stand out by their residual (mean AUROC), and are they called unknown."""
-    decisions = {kind: restorer.classify([s.pixels for s in samples]) for kind, samples in kinds.items()}
-    if not decisions:
-        return {"n": 0, "auroc": None, "found": None}
-    found = [d.verdict == "unknown" for seen in decisions.values() for d in seen]
-    scores = [metrics.auroc([d.residual for d in seen], residuals) for seen in decisions.values()]
-    return _rounded({"n": len(found), "auroc": np.mean(scores), "found": np.mean(found)})
+def _unknown(data: EvaluationSet, residuals: dict[str, list[float]], restorer: RestorerLike) -> dict[str, Any]:
+    """Do kinds that the bank doesn't know stand out by their residual (AUROC), and are they called unknown.
+
+    Kinds without an adapter, and, where there are several with one, each of these in turn with a bank that lacks it.
+    """
+    seen = {kind: restorer.classify([s.pixels for s in samples]) for kind, samples in data.unknown.items()}
+    if len(data.singles) > 1:
+        for name, samples in data.singles.items():
+            seen[name] = restorer.classify_without(name, [s.pixels for s in samples])
+    kinds = {}
+    for kind, decisions in seen.items():
+        known = [value for name, values in residuals.items() if name != kind for value in values]
+        auroc = metrics.auroc([d.residual for d in decisions], known)
+        found = np.mean([d.verdict == "unknown" for d in decisions])
+        kinds[kind] = _rounded({"n": len(decisions), "auroc": auroc, "found": found})
+    if not kinds:
+        return {"n": 0, "auroc": None, "found": None, "kinds": {}}
+    mean = {key: np.mean([figures[key] for figures in kinds.values()]) for key in ("auroc", "found")}
+    return _rounded({"n": sum(figures["n"] for figures in kinds.values())} | mean) | {"kinds": kinds}
 
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class FakeRestorer:
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         return [self._decide(image) for image in images]
 
+    def classify_without(self, name: str, images: list[np.ndarray]) -> list[Decision]:
+        return self.classify(images)
+
     def _decide(self, image: np.ndarray) -> Decision:
         if image.mean() < 60:
             return Decision("single", (("low_light", 1.0),))
@@ -92,7 +95,8 @@ def test_synthetic(
     assert stored["clean"]["n"] == 6
     assert stored["clean"]["untouched"] == 1
     assert stored["mixtures"]["n"] == 2
-    assert stored["unknown"]["n"] == 4  # haze has no adapter
+    assert set(stored["unknown"]["kinds"]) == {"haze", "noise", "low_light"}  # haze has no adapter
+    assert stored["unknown"]["n"] == 12
     assert [row["psnr_roundtrip"] for row in stored["degradations"].values()] == [100, 100]
     assert all(row["gain_db_fidelity_only"] == 0 for row in stored["degradations"].values())
     shown = capsys.readouterr().out

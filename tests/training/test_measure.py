@@ -23,6 +23,12 @@ class FakeRestorer:
     def classify(self, images: list[np.ndarray]) -> list[Decision]:
         return [self.decisions[int(image[0, 0, 0])] for image in images]
 
+    def classify_without(self, name: str, images: list[np.ndarray]) -> list[Decision]:
+        def seen(decision: Decision) -> Decision:
+            return Decision("unknown", residual=0.8) if name in dict(decision.adapters) else decision
+
+        return [seen(decision) for decision in self.classify(images)]
+
     def restore(
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
     ) -> list[np.ndarray]:
@@ -104,7 +110,20 @@ def test_clean_and_unknown() -> None:
     assert result["clean"]["untouched"] == 0.75
     low, high = result["clean"]["interval"]
     assert 0 <= low < 0.75 < high <= 1
-    assert result["unknown"] == {"n": 2, "auroc": 0.5, "found": 0.5}
+    rain = {"n": 2, "auroc": 0.5, "found": 0.5}
+    assert result["unknown"] == rain | {"kinds": {"rain": rain}}
+
+
+def test_what_has_an_adapter_is_unknown_to_a_bank_without_it() -> None:
+    darker = Decision("single", (("darker", 1.0),), residual=0.2)
+    restorer = FakeRestorer({59: BRIGHTER, 61: CLEAN, 90: darker})
+    restorer.fidelity_only = lambda images, names: images  # type: ignore[method-assign]
+    singles = {"brighter": [sample(100, 59, "brighter"), sample(100, 61, "brighter")]}
+    data = EvaluationSet(singles | {"darker": [sample(100, 90, "darker")]})
+    unknown = measure(data, restorer, restorer, "progressive", 0)[0]["unknown"]
+    assert unknown["kinds"]["darker"] == {"n": 1, "auroc": 1.0, "found": 1.0}
+    assert unknown["kinds"]["brighter"] == {"n": 2, "auroc": 0.5, "found": 0.5}
+    assert (unknown["n"], unknown["auroc"], unknown["found"]) == (3, 0.75, 0.75)
 
 
 def test_mixture_is_compared_with_the_better_single_of_each_tile() -> None:
