@@ -28,7 +28,7 @@ from fdi_lib.training.samples import Batch
 from fdi_lib.training.scenes import Scenes, clean_scene
 
 _PATCH_PX: int = COMPACT["vision"]["patch_size"]
-_MIXED = 0.3  # share of samples with two degradations
+_MIXED = 0.25  # share of samples with two degradations
 _RESAMPLED = (0.6, 0.3)  # share of samples whose whole view, and whose crop, are made of patches drawn anew
 
 

@@ -18,7 +18,7 @@ Scenes = Mapping[str, Sequence[np.ndarray]]
 SIDES = (96, 128, 192, 192, 256, 256)  # px: the whole view is reduced 1 to 2.7 times
 # Share of each kind. Garments and plates are plentiful, but say little of what archives hold.
 _KINDS = {"photo": 0.62, "garment": 0.08, "plate": 0.08, "smooth": 0.08, "leaves": 0.14}
-_RECOLOURED, _PIECED, _RETONED = 0.35, 0.25, 0.7
+_RECOLOURED, _PIECED, _RETONED = 0.35, 0.15, 0.7
 
 
 def clean_scene(scenes: Scenes, rng: np.random.Generator, sides: Sequence[int] = SIDES) -> np.ndarray:
