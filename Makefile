@@ -9,7 +9,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 TORCH := $(shell sed -n '/^torch==/p' .ci/constraints.txt)
 READY := .venv/.installed
-ADAPTERS := noise jpeg motion_blur defocus haze rain raindrop snow low_light shadow fade scratch stain bleed_through low_resolution
+# motion_blur and raindrop gained nothing so far (docs/decisions/0008)
+ADAPTERS := noise jpeg defocus haze rain snow low_light shadow fade scratch stain bleed_through low_resolution
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench weights clean

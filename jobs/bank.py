@@ -96,6 +96,8 @@ def _synthetic(
         seed=manifest.seed,
         prototypes=manifest.prototypes,
     )
+    for name in made.spread_only:
+        bank = bank.without(name)
     return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
 
 

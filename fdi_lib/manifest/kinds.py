@@ -178,7 +178,18 @@ class SyntheticPairSettings(DataSettings):
 
     pictures: SafeText = Field(default="docs/training-data.tsv", description="Table of pictures.")
     degradations: Names = Field(min_length=1, description="Names of the bank's degradations.")
+    spread_only: Names = Field(
+        default=(), description="Of these: what counts for the spread of differences, but isn't to be recognised."
+    )
     clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
+
+    @model_validator(mode="after")
+    def _some_are_recognised(self) -> Self:
+        others = set(self.spread_only) - set(self.degradations)
+        if others or set(self.spread_only) == set(self.degradations):
+            wrong = f"{sorted(others)[0]} is not among the degradations" if others else "nothing would be left"
+            raise problem(wrong, key="spread_only", remedy="name some of `degradations`")
+        return self
 
 
 class BankManifest(Settings):

@@ -39,6 +39,15 @@ def test_a_training_workers_cpus_are_what_ray_can_schedule() -> None:
         train(worker={"cpus": 1.5})
 
 
+@pytest.mark.parametrize(
+    ("names", "why"), [(["rain"], "rain is not among"), (["noise", "haze"], "nothing would be left")]
+)
+def test_what_counts_for_the_spread_only_is_some_of_the_degradations(names: list[str], why: str) -> None:
+    synthetic = {"uri": "/d", "degradations": ["noise", "haze"], "spread_only": names}
+    with pytest.raises(ValueError, match=why):
+        BankManifest.model_validate({"kind": "bank", "synthetic": synthetic, "output": "/o"})
+
+
 def test_a_synthetic_bank_has_no_dial_that_does_nothing() -> None:
     synthetic = {"uri": "/d", "degradations": ["noise"]}
     bank = {"kind": "bank", "synthetic": synthetic, "output": "/o"}

@@ -140,3 +140,14 @@ def test_a_synthetic_bank_takes_prototypes_from_its_references():
         along = entry.severities.fdi_PD @ entry.mean_D
         assert (np.diff(along) > 0).all()
         np.testing.assert_allclose(entry.severities.fdi_PD.mean(0), entry.mean_D, rtol=1e-4)
+
+
+def test_a_bank_without_a_degradation_is_calibrated_anew(bank):
+    alone = bank.without("haze")
+    assert alone.names == ("noise",) and bank.names == ("haze", "noise")
+    assert not alone.mixed_MK.all(axis=1).any() and alone.mixed_MK.shape == (len(alone.mixed_MD), 1)
+    assert len(alone.thresholds.limit_K) == 1
+    hazy = [degraded(("haze",), image, [9, i]) for i, image in enumerate(_pictures(40, 2))]
+    assert "haze" in _routes(bank, hazy) and "haze" not in _routes(alone, hazy)
+    with pytest.raises(KeyError):
+        alone.without("haze")
