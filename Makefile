@@ -9,8 +9,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 TORCH := $(shell sed -n '/^torch==/p' .ci/constraints.txt)
 READY := .venv/.installed
-# motion_blur and raindrop gained nothing so far (docs/decisions/0008)
-ADAPTERS := noise jpeg defocus haze rain snow low_light shadow fade scratch stain bleed_through low_resolution
+# those that the bank recognises (docs/decisions/0009)
+ADAPTERS := noise jpeg haze rain snow low_light scratch low_resolution
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench weights clean
