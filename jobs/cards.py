@@ -25,13 +25,16 @@ _ABOUT = {
     "bank": "Reference bank: Feature Difference Instructions, geometry of clean features, calibrated thresholds.",
 }
 
+_ADAPTERS = ("adapters", "on_request")  # those that the bank recognises, and others
+
 
 def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.tsv")) -> list[Path]:
     """Write ``README.md`` into every folder of the compact preset; return the files."""
     preset, sources = compact_folder(), _sources(table)
     written = []
-    for folder in [preset / n for n in _ABOUT] + sorted(p.parent for p in preset.glob("adapters/*/config.json")):
-        name, adapter = folder.name, folder.parent.name == "adapters"
+    adapters = [path.parent for parent in _ADAPTERS for path in sorted(preset.glob(f"{parent}/*/config.json"))]
+    for folder in [preset / n for n in _ABOUT] + adapters:
+        name, adapter = folder.name, folder in adapters
         file = "adapter.safetensors" if adapter else f"{name}.safetensors"
         figures = metrics["degradations"].get(name) if adapter else None
         recipe = "manifests/banks/compact.yaml" if name == "bank" else f"manifests/train/compact/{name}.yaml"
@@ -50,7 +53,9 @@ def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.
             measured=_shown(figures) if figures else None,
             measured_by=f"By `fdi evaluate manifests/evaluate/compact.yaml`, on {figures['n'] if figures else 0} tiles "
             "of 256 px of test photographs that no training saw",
-            unmeasured="See the adapters' cards and docs/benchmarks.md.",
+            unmeasured="See docs/decisions/0009-what-the-compact-bank-recognises.md."
+            if adapter
+            else "See the adapters' cards and docs/benchmarks.md.",
             data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {sources}.\n"
             "The weights are released under Apache-2.0.",
             limits="Trained on small crops of a few dozen photographs with synthetic damage, on two CPU cores. "
