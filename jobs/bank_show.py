@@ -18,7 +18,8 @@ from fdi_lib.core.metrics import auroc
 from fdi_lib.core.scatter import scatter
 from fdi_lib.core.separability import CLEAN
 from fdi_lib.errors import ManifestError
-from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.entry import Entry
 
 
 def holds(bank: ReferenceBank) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core import metrics
-from fdi_lib.core.decision import Decision, Restored
+from fdi_lib.core.decision import Decision, Restored, told
 from fdi_lib.core.order import in_order_of_damage, in_order_of_repair
 from fdi_lib.core.protocol import Sample, as_float, degrade_tile, key_seed, spread
 from fdi_lib.errors import FDIError, ManifestError
@@ -105,15 +105,15 @@ def compare(samples: Sequence[Sample], plain: RestorerLike, again: RestorerLike)
     names = samples[0].applied
     found = plain.classify([s.pixels for s in samples])
     decisions = {
-        "damage": [_told(in_order_of_damage(names))] * len(samples),
-        "reverse": [_told(in_order_of_repair(names))] * len(samples),
+        "damage": [told(in_order_of_damage(names))] * len(samples),
+        "reverse": [told(in_order_of_repair(names))] * len(samples),
         "found": found,
     }
     decisions |= {"redetected": decisions["reverse"], "found_redetected": found}
-    alone = [_scores(samples, _restored(samples, [_told([name])] * len(samples), plain)) for name in names]
+    alone = [_scores(samples, _restored(samples, [told([name])] * len(samples), plain)) for name in names]
     figures = {
         "n": len(samples),
-        "psnr_in": float(np.mean(_scores(samples, [Restored(s.pixels, _told([])) for s in samples]))),
+        "psnr_in": float(np.mean(_scores(samples, [Restored(s.pixels, told([])) for s in samples]))),
         "best_single": float(np.mean(np.maximum(*alone))),
     }
     for order in ORDERS[1:]:
@@ -122,10 +122,6 @@ def compare(samples: Sequence[Sample], plain: RestorerLike, again: RestorerLike)
         if order not in ("damage", "reverse"):
             figures[f"steps_{order}"] = float(np.mean([len(one.decision.adapters) for one in made]))
     return figures
-
-
-def _told(names: Sequence[str]) -> Decision:
-    return Decision("mixture" if len(names) > 1 else "single", tuple((name, 1.0) for name in names))
 
 
 def _restored(samples: Sequence[Sample], decisions: Sequence[Decision], restorer: RestorerLike) -> list[Restored]:

@@ -37,10 +37,10 @@ class EncoderLike(Protocol):
     """The part of ``Encoder`` that is used."""
 
     def tokens(self, views_BVHWC: np.ndarray) -> Any:
-        """Views uint8 B,V,S,S,3 to tokens float32 B,L*T,D (a torch tensor)."""
+        """Views uint8 B,V,S,S,3 to tokens float32 B,2T,D (a torch tensor)."""
 
     def pooled(self, tokens_BTD: Any) -> Any:
-        """Tokens to pooled features B,L*D (torch tensors)."""
+        """Tokens to pooled features B,2D (torch tensors)."""
 
 
 @dataclass(frozen=True)

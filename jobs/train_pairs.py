@@ -21,9 +21,10 @@ from fdi_lib.core.protocol import Sample, Tile, as_float, key_seed
 from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import to_rgb8
 from fdi_lib.manifest import Pools, RestoreSettings, TrainManifest
-from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.entry import Entry
 from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder, encoder_files
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.storage.pairs import PairRef

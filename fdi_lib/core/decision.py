@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,6 +44,11 @@ class Decision:
     def composition(self) -> str:
         """Names with weights to two decimals, ``haze:1.00>noise:1.00``; empty for none."""
         return _separator(self.mode).join(f"{name}:{weight:.2f}" for name, weight in self.adapters)
+
+
+def told(names: Sequence[str], mode: Mode = "progressive") -> Decision:
+    """The decision of someone who knows what happened: these adapters at full weight, in this order."""
+    return Decision("mixture" if len(names) > 1 else "single", tuple((name, 1.0) for name in names), mode)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,7 +98,7 @@ def without_bright(image: np.ndarray, width_px: int, height_px: int) -> np.ndarr
 
 
 def without_dark(image: np.ndarray, size_px: int, mix: float) -> np.ndarray:
-    """Grey closing, mixed with the image: dark strokes thinner than ``size_px`` vanish (Otsu-free ink removal)."""
+    """Grey closing, mixed with the image: dark strokes that a disc of this radius covers vanish."""
     element = disk(size_px)
     closed = np.stack([closing(plane, element) for plane in np.moveaxis(image, 2, 0)], axis=2)
     return (1 - mix) * image + mix * closed

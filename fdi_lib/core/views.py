@@ -1,9 +1,8 @@
-"""The looks the encoder takes at an image: the whole of it, reduced, and crops at native resolution.
+"""The two looks the encoder takes at an image: the whole of it, reduced, and crops at native resolution.
 
 Fine noise and JPEG blocks vanish when a scan is reduced; haze and fading don't show in a crop. A crop can be shown as
-its detail, local mean removed and amplified: a small encoder learns fine damage several times faster from that. And the
-whole can be shown a second time as the chart of its tones (:mod:`fdi_lib.core.tones`), from which a small encoder tells
-haze of scenes it has never seen. Pure arrays; this module does not know the encoder.
+its detail, local mean removed and amplified: a small encoder learns fine damage several times faster from that. Pure
+arrays; this module does not know the encoder.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from fdi_lib.core.tones import tone_chart
-
 _GRID = 8  # crops start on multiples of the JPEG block, so that blocks look alike in every crop
 
 
@@ -29,13 +26,11 @@ class ViewSpec:
         size_px: side of every view.
         crops: native-resolution crops (1, or a square number: one at the centre of each cell of a regular grid).
         detail_gain: crops become ``128 + gain * (crop - local mean)``; 0 shows them as they are.
-        tone_patch_px: side of the patches of the tone chart, which is a view of its own; 0 leaves it out.
     """
 
     size_px: int = 96
     crops: int = 4
     detail_gain: float = 0.0
-    tone_patch_px: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a number of crops that no square grid has."""
@@ -45,19 +40,12 @@ class ViewSpec:
     @classmethod
     def from_encoder(cls, config: Mapping[str, Any]) -> ViewSpec:
         """The views that an encoder of this configuration takes."""
-        vision = config["vision"]
-        tone_patch_px = vision["patch_size"] if config["tones"] else 0
-        return cls(vision["image_size"], config["crops"], config["detail_gain"], tone_patch_px)
-
-    @property
-    def wholes(self) -> int:
-        """Views of the whole image: itself and, with tones, their chart. The crops follow them."""
-        return 2 if self.tone_patch_px else 1
+        return cls(config["vision"]["image_size"], config["crops"], config["detail_gain"])
 
     @property
     def count(self) -> int:
-        """Views of one image."""
-        return self.wholes + self.crops
+        """Views of one image: the whole and the crops."""
+        return 1 + self.crops
 
 
 def check_images(images: Sequence[np.ndarray]) -> None:
@@ -94,15 +82,12 @@ def make_views(pixels: np.ndarray, spec: ViewSpec) -> np.ndarray:
         spec: size and number.
 
     Returns:
-        uint8 array V,S,S,3 RGB: the whole image reduced to S x S (its aspect ratio given up), the chart of its tones
-        where the specification has one, then the crops.
+        uint8 array V,S,S,3 RGB: the whole image reduced to S x S (its aspect ratio given up), then the crops.
     """
     size = spec.size_px
     height, width = pixels.shape[:2]
     whole = Image.fromarray(np.ascontiguousarray(to_rgb8(pixels))).resize((size, size), Image.Resampling.BOX)
     views = [np.asarray(whole)]
-    if spec.tone_patch_px:
-        views.append(tone_chart(views[0], spec.tone_patch_px))
     cells = round(spec.crops**0.5)
     for row in range(cells):
         for column in range(cells):

@@ -24,7 +24,13 @@ from fdi_lib.manifest.settings import (
     SourceSettings,
     StorageSettings,
 )
-from fdi_lib.manifest.training import AdapterSettings, CheckpointingSettings, LossSettings, TrainWorker, WatchSettings
+from fdi_lib.manifest.training import (
+    AdapterFormSettings,
+    CheckpointingSettings,
+    LossSettings,
+    TrainWorker,
+    WatchSettings,
+)
 
 Locations = Annotated[tuple[Location, ...], Strict(False)]
 
@@ -121,7 +127,7 @@ class TrainManifest(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="adapter: compute activations again in the backward pass; less memory, more time."
     )
-    adapter: AdapterSettings = Field(default=AdapterSettings(), description="adapter: its form.")
+    adapter: AdapterFormSettings = Field(default=AdapterFormSettings(), description="adapter: its form.")
     loss: LossSettings = Field(default=LossSettings(), description="adapter: what is minimised.")
     workers: int | Annotated[tuple[int, int], Strict(False)] = Field(
         default=1, description="Workers, or [fewest, most] for an elastic group; may change between runs."

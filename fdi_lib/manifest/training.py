@@ -41,18 +41,22 @@ class TrainWorker(Settings):
     _schedulable = field_validator("cpus")(whole_above_one)
 
 
-class AdapterSettings(Settings):
+Form = Literal["safe", "literal"]
+Parts = Literal["full", "modulator", "decoupling"]
+
+
+class AdapterFormSettings(Settings):
     """Form of an adapter: the published equations beside our safer ones, and its parts for ablations."""
 
-    modulator: Literal["safe", "literal"] = Field(
+    modulator: Form = Field(
         default="safe", description="`safe` starts as the identity; `literal` is Eq. 4 and 5 as published."
     )
-    addition: Literal["safe", "literal"] = Field(
+    addition: Form = Field(
         default="safe",
         description="`safe` adds through a convolution that starts at zero; `literal` adds the gated features "
         "themselves (Stable Diffusion bases only).",
     )
-    parts: Literal["full", "modulator", "decoupling"] = Field(
+    parts: Parts = Field(
         default="full", description="For ablations: only the decoder's modulator, or only the encoder's addition."
     )
 

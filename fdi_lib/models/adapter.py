@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,15 +22,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
+from fdi_lib.manifest.training import Form, Parts
 from fdi_lib.models.checkpoints import fetched, is_repository
 from fdi_lib.models.layers import Decoupling, FeatureBlock, Refiner, zero
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 if TYPE_CHECKING:  # brings diffusers, which an adapter by itself does not need
     from fdi_lib.models.base import Base
-
-Form = Literal["safe", "literal"]
-Parts = Literal["full", "modulator", "decoupling"]
 
 
 @dataclass(frozen=True)

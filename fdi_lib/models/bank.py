@@ -22,8 +22,6 @@ from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
 
-__all__ = ["Content", "Entry", "ReferenceBank", "Severities"]
-
 
 @dataclass(frozen=True)
 class ReferenceBank:

@@ -77,8 +77,21 @@ class Base(nn.Module):
         for point in (*points.encoder, *points.decoder):
             if point not in modules:
                 raise WeightsError(f"unet: expected a block named {point} for adapters to attach to, found none")
-        self.encoder_points, self.decoder_points = list(points.encoder), list(points.decoder)
-        self.channels = list(points.channels)
+
+    @property
+    def encoder_points(self) -> list[str]:
+        """Names of the modules that are added to, finest first."""
+        return list(self.points.encoder)
+
+    @property
+    def decoder_points(self) -> list[str]:
+        """Names of the modules that are modulated, finest first."""
+        return list(self.points.decoder)
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the encoder points."""
+        return list(self.points.channels)
 
     @classmethod
     def compact(cls) -> Base:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from fdi_lib.errors import WeightsError
-from fdi_lib.models.checkpoints import fetched, file_sha256, is_repository, weight_files
+from fdi_lib.models.checkpoints import fetched, identity_of, is_repository, weight_files
 
 COMPACT_FILE = "base.safetensors"
 _PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -76,12 +75,7 @@ def base_sha256(folder: Path) -> str:
     Raises:
         WeightsError: weights are missing.
     """
-    files = base_files(folder)
-    if len(files) == 1:
-        return file_sha256(files[0])
-    # By place, not by name: unet and VAE call their files the same.
-    lines = sorted(f"{path.relative_to(folder).as_posix()}  {file_sha256(path)}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return identity_of(base_files(folder), folder)  # by place: unet and VAE call their files the same
 
 
 def _has(folder: Path, stem: str) -> bool:

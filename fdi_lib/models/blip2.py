@@ -12,7 +12,6 @@ language model (``language_model``, ``language_projection``), the text embedding
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.checkpoints import fill, read_tensors, shards_of, tensor_names, weight_files
-from fdi_lib.models.weights import read_config
+from fdi_lib.models.weights import read_config, read_json
 
 if TYPE_CHECKING:
     from fdi_lib.models.encoder import Encoder
@@ -55,7 +54,7 @@ def is_blip2(folder: Path) -> bool:
 
 
 def encoder_config(folder: Path) -> dict[str, Any]:
-    """A checkpoint's configuration, as :class:`Encoder` takes it; views are shown as they are, tones not at all.
+    """A checkpoint's configuration, as :class:`Encoder` takes it; views are shown as they are.
 
     Raises:
         WeightsError: a file is missing, not JSON, or of another kind of model.
@@ -78,7 +77,6 @@ def encoder_config(folder: Path) -> dict[str, Any]:
         "query_tokens": given.get("num_query_tokens", _QUERIES),
         "crops": _CROPS,
         "detail_gain": 0.0,
-        "tones": False,
         "mean": mean,
         "std": std,
     }
@@ -149,10 +147,10 @@ def _normalisation(folder: Path, image_px: int) -> tuple[list[float], list[float
     """The checkpoint's own mean and spread of each colour, of values in [0, 1]; CLIP's, which BLIP-2 uses, else."""
     path, given = folder / CONFIG_FILES[1], {}
     if path.is_file():
-        given = _json(path)
+        given = read_json(path, "a checkpoint")
     elif (folder / CONFIG_FILES[2]).is_file():  # where newer releases of transformers write it
         path = folder / CONFIG_FILES[2]
-        given = _json(path).get("image_processor") or {}
+        given = read_json(path, "a checkpoint").get("image_processor") or {}
     size = given.get("size") or {}
     sides = set(size.values()) if isinstance(size, dict) else {size}
     if sides - {image_px}:
@@ -165,11 +163,3 @@ def _normalisation(folder: Path, image_px: int) -> tuple[list[float], list[float
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise WeightsError(f"{path}: expected three numbers each, found image_mean {mean} and image_std {std}")
     return mean, std
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path}: not JSON ({error})") from error
-    return values

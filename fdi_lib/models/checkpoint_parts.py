@@ -5,7 +5,6 @@ Suffixes: B batch, T prompt tokens, D width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from fdi_lib.errors import WeightsError
 from fdi_lib.models.base import PREDICTIONS
 from fdi_lib.models.base_files import part_files
 from fdi_lib.models.checkpoints import fill, read_tensors
-from fdi_lib.models.weights import read_config
+from fdi_lib.models.weights import read_config, read_json
 
 _DIFFUSION = "diffusion_pytorch_model"
 # Only what defines the levels: sampling is ours, whatever sampler a checkpoint comes with.
@@ -101,7 +100,7 @@ def read_scheduler(folder: Path) -> DDIMScheduler:
         WeightsError: they are missing, or of a kind that isn't known.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    config = _json(path)
+    config = read_json(path, "a checkpoint in diffusers' layout")
     kept = {key: config[key] for key in SCHEDULE if config.get(key) is not None}
     if not {"beta_schedule", "trained_betas"} & kept.keys():
         raise WeightsError(f"{path}: expected a schedule of noise (beta_schedule), found {sorted(config)}")
@@ -182,13 +181,3 @@ def _text(folder: Path, suffix: str, *, hidden: bool) -> dict[str, torch.Tensor]
     out = model(ids, output_hidden_states=True)
     found = {"hidden": out.hidden_states[-2] if hidden else out.last_hidden_state}
     return found | ({"pooled": out.text_embeds} if "text_embeds" in out else {})
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: not found; a checkpoint in diffusers' layout holds it")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path}: not JSON ({error})") from error
-    return config

@@ -153,9 +153,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def identity_of(files: Iterable[Path]) -> str:
-    """Identity of weights: a single file's SHA-256; of several files, that of their hashes and names, by name."""
-    listed = sorted((path.name, file_sha256(path)) for path in files)
+def identity_of(files: Iterable[Path], root: Path | None = None) -> str:
+    """Identity of weights: a single file's SHA-256; of several files, that of what ``sha256sum FILES`` prints, by name.
+
+    Args:
+        files: of one model.
+        root: names are paths below it; None takes the last part, where all files lie in one folder.
+    """
+    listed = sorted((path.relative_to(root).as_posix() if root else path.name, file_sha256(path)) for path in files)
     if len(listed) == 1:
         return listed[0][1]
     return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in listed).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The feature extractor of FDI: BLIP-2's vision model and Q-Former; the language model is never loaded.
 
-It turns views into query tokens and knows nothing of degradations. Suffixes: B batch, V views, L looks, T query
-tokens, D hidden size, H and W view sides, C colour channels.
+It turns views into query tokens and knows nothing of degradations. Suffixes: B batch, V views, T query tokens,
+D hidden size, H and W view sides, C colour channels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ COMPACT: dict[str, Any] = {
     "query_tokens": 8,
     "crops": 4,
     "detail_gain": 3.0,
-    "tones": False,
 }  # fmt: skip
 
 
@@ -44,13 +43,8 @@ class Encoder(nn.Module):
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """(L * T, D) of :meth:`tokens`: the query tokens of every look, one after the other."""
-        return self.looks * self.query_tokens.shape[1], self.query_tokens.shape[2]
-
-    @property
-    def looks(self) -> int:
-        """How many looks are taken at an image: each view of the whole, and all crops together."""
-        return self.view_spec.wholes + 1
+        """(2T, D) of :meth:`tokens`: the query tokens of both looks, one after the other."""
+        return 2 * self.query_tokens.shape[1], self.query_tokens.shape[2]
 
     def tokens_of_view(self, view_BCHW: torch.Tensor) -> torch.Tensor:
         """Views B3HW float, RGB, normalised (in [-1, 1], where the configuration has no mean) -> query tokens B,T,D."""
@@ -66,7 +60,7 @@ class Encoder(nn.Module):
             views_BVHWC: uint8 B,V,S,S,3 RGB, as :func:`fdi_lib.core.views.make_views` orders them.
 
         Returns:
-            float32 B,L*T,D on the CPU: the tokens of each view of the whole, then the mean over the crops of theirs.
+            float32 B,2T,D on the CPU: the whole view's tokens, then the mean over the crops of theirs.
 
         Raises:
             FloatingPointError: a token is NaN or infinite.
@@ -81,8 +75,7 @@ class Encoder(nn.Module):
         tokens = self.tokens_of_view(self._normalised(flat.float())).float().unflatten(0, (count, views))
         if not tokens.isfinite().all():  # a comparison with NaN would only ever say "clean"
             raise FloatingPointError("the encoder returned values that are not finite")
-        wholes = self.view_spec.wholes
-        return torch.cat([tokens[:, :wholes].flatten(1, 2), tokens[:, wholes:].mean(1)], dim=1).cpu()
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
 
     def _normalised(self, views_BCHW: torch.Tensor) -> torch.Tensor:
         """Values 0 to 255 as the vision model was trained on them: in [-1, 1], or by a checkpoint's own statistics."""
@@ -92,8 +85,8 @@ class Encoder(nn.Module):
         return (views_BCHW / 255 - mean_C[:, None, None]) / std_C[:, None, None]
 
     def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
-        """Pool tokens to the classifier's feature q(x): B,L*T,D -> B,L*D (mean over each look's tokens)."""
-        return tokens_BTD.unflatten(1, (self.looks, -1)).mean(2).flatten(1)
+        """Pool tokens to the classifier's feature q(x): B,2T,D -> B,2D (mean over each look's tokens)."""
+        return tokens_BTD.unflatten(1, (2, -1)).mean(2).flatten(1)
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights, in memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
     described["adapters"] = {}
     for name in folders.adapter_names():
         folder = folders.adapters[name]
-        config = json.loads((folder / "config.json").read_text())
+        config = read_config(folder)
         for key in ("base", "encoder"):
             expected = described[key]["sha256"]
             if config[f"{key}_sha256"] != expected:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
+from fdi_lib.manifest.restoring import Init
 from fdi_lib.models.adapter import Guidance
 from fdi_lib.models.attach import attached
 from fdi_lib.models.base import Base
-
-Init = Literal["input", "noised_input", "ddim_inversion", "pure_noise"]
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         WeightsError: it is missing or not JSON.
     """
-    path = folder / "config.json"
+    return read_json(folder / "config.json", "a model folder")
+
+
+def read_json(path: Path, holder: str) -> dict[str, Any]:
+    """Read a JSON object; ``holder`` is what ought to have the file, for the message.
+
+    Raises:
+        WeightsError: it is missing or not JSON.
+    """
     if not path.is_file():
-        raise WeightsError(f"{path}: not found; a model folder holds it")
+        raise WeightsError(f"{path}: not found; {holder} holds it")
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
-    return config
+    return values
 
 
 def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
 from fdi_lib.core.views import make_views
 from fdi_lib.errors import WeightsError
-from fdi_lib.models.bank import Content, Entry, ReferenceBank, Severities
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.entry import Content, Entry, Severities
 from fdi_lib.training.encoder import quantised
 
 _BATCH = 8  # images a pass
@@ -23,7 +24,7 @@ _ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in 
 
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,L*D."""
+    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
     return features_of_views(encoder, [make_views(image, encoder.view_spec) for image in images])
 
 

@@ -38,7 +38,7 @@ class _Prototypes(nn.Module):
     def __init__(self, encoder: Encoder, kinds: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.directions_KD = nn.Parameter(torch.randn(kinds, encoder.looks * encoder.token_shape[1]))
+        self.directions_KD = nn.Parameter(torch.randn(kinds, 2 * encoder.token_shape[1]))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
         self.detect_scale_K = nn.Parameter(torch.ones(kinds))
         self.detect_bias_K = nn.Parameter(torch.full((kinds,), -2.0))
@@ -98,7 +98,7 @@ def train_encoder(
 def _sample(
     scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, seed: int, index: int
 ) -> tuple[np.ndarray, ...]:
-    """One picture, clean and degraded: views L,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
+    """One picture, clean and degraded: views 2,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
     rng = np.random.default_rng([seed, index])
     clean = clean_scene(scenes, rng)
     chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
@@ -109,7 +109,7 @@ def _sample(
     labels[chosen] = 1
     spec = replace(ViewSpec.from_encoder(COMPACT), crops=1)
     pair = np.stack([make_views(quantised(image), spec) for image in (clean, degraded)])
-    for view, share in zip((0, -1), _RESAMPLED, strict=True):
+    for view, share in enumerate(_RESAMPLED):
         if rng.random() < share:
             pair[:, view] = resample_patches(pair[:, view], _PATCH_PX, rng)
     return pair[0], pair[1], labels

@@ -16,7 +16,7 @@ import numpy as np
 
 from fdi_lib.core import metrics
 from fdi_lib.core.classical import Method, classical_method
-from fdi_lib.core.decision import Decision, Mode
+from fdi_lib.core.decision import Decision, Mode, told
 from fdi_lib.core.order import in_order_of_repair
 from fdi_lib.core.protocol import Sample, Tile, as_float, quantise
 
@@ -100,8 +100,7 @@ def measure(
 
 def _known(names: Sequence[str], mode: Mode) -> Decision:
     """The decision of someone who was told what happened: the last damage is undone first."""
-    order = in_order_of_repair(names) if mode == "progressive" else sorted(names)
-    return Decision("single" if len(names) == 1 else "mixture", tuple((n, 1.0) for n in order), mode)
+    return told(in_order_of_repair(names) if mode == "progressive" else sorted(names), mode)
 
 
 def _restored(samples: Sequence[Sample], decisions: Sequence[Decision], restorer: RestorerLike) -> list[np.ndarray]:

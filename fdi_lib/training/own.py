@@ -14,8 +14,9 @@ import numpy as np
 from fdi_lib.core import separability
 from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import ViewSpec, make_views
-from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
 from fdi_lib.training.pairs import Pair
 

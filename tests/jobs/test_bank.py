@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.models.bank import ReferenceBank
@@ -17,16 +16,7 @@ from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.bank import features
 from jobs import bank
 from tests.models.conftest import preset  # noqa: F401 - a fixture
-
-
-def _write_pairs(root: Path, name: str, count: int) -> Path:
-    for i in range(count):
-        rng = np.random.default_rng(i)
-        clean = np.kron(rng.random((12, 12, 3)), np.ones((8, 8, 1))).astype(np.float32)
-        for side, image in (("clean", clean), ("degraded", degrade(name, clean, rng))):
-            (root / side).mkdir(parents=True, exist_ok=True)
-            Image.fromarray((image * 255).astype(np.uint8)).save(root / side / f"{i:02d}.png")
-    return root
+from tests.pairs import write_pairs
 
 
 def _manifest(preset: Path, output: Path, **keys: object) -> BankManifest:
@@ -41,7 +31,7 @@ def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path, monkey
     monkeypatch.setattr(bank, "pair_moments", lambda *args: (streams.append(args[0].uri), pair_moments(*args))[1])
     made = []
     for name in ("haze", "noise"):
-        uri = str(_write_pairs(tmp_path / "pairs" / name, name, 24))
+        uri = str(write_pairs(tmp_path / "pairs" / name, name, 24))
         made.append(tmp_path / "banks" / name)
         (tmp_path / "pairs" / name / "clean" / "alone.png").write_bytes(b"")
         pairs = [{"task": name, "uri": uri}]
@@ -72,7 +62,7 @@ def test_pairs_become_a_bank_and_banks_join(preset: Path, tmp_path: Path, monkey
 
 @pytest.mark.usefixtures("ray_local")
 def test_too_few_pairs_are_refused_and_nothing_is_written(preset: Path, tmp_path: Path) -> None:
-    uri = str(_write_pairs(tmp_path / "few", "haze", 5))
+    uri = str(write_pairs(tmp_path / "few", "haze", 5))
     with pytest.raises(ManifestError, match=r"haze: \d fit pairs .* at least 4 are needed"):
         bank.build(_manifest(preset, tmp_path / "bank", pairs=[{"task": "haze", "uri": uri}]))
     assert not (tmp_path / "bank").exists()
@@ -80,7 +70,7 @@ def test_too_few_pairs_are_refused_and_nothing_is_written(preset: Path, tmp_path
 
 @pytest.mark.usefixtures("ray_local")
 def test_prototypes_come_from_the_same_stream_and_need_their_pairs(preset: Path, tmp_path: Path) -> None:
-    pairs = [{"task": "haze", "uri": str(_write_pairs(tmp_path / "pairs", "haze", 24))}]
+    pairs = [{"task": "haze", "uri": str(write_pairs(tmp_path / "pairs", "haze", 24))}]
     bank.build(_manifest(preset, tmp_path / "bank", pairs=pairs, held_out_fraction=0.3, prototypes=3))
     entry = ReferenceBank.from_pretrained(tmp_path / "bank").entries[0]
     assert entry.severities is not None and entry.severities.fdi_PD.shape == (3, len(entry.mean_D))

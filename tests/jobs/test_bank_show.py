@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fdi_lib.models.bank import Content, Entry, ReferenceBank, Severities
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.entry import Content, Entry, Severities
 from jobs import cli
 from jobs.bank_show import run, text
 

@@ -28,15 +28,15 @@ from fdi_lib.models.presets import describe_models, model_folders, view_spec
 from fdi_lib.models.restorer import Restorer
 from jobs import bank, train_adapter, train_pairs
 from tests.blip2 import SIZE_PX, save_blip2
-from tests.jobs.test_bank import _manifest, _write_pairs
+from tests.jobs.test_bank import _manifest
 from tests.models.conftest import preset  # noqa: F401 - a fixture
+from tests.pairs import blocks, write_pairs
 
 NAMES = ("haze", "noise")
 
 
 def _image(name: str | None, number: int) -> np.ndarray:
-    rng = np.random.default_rng(number)
-    clean = np.kron(rng.random((12, 12, 3)), np.ones((8, 8, 1))).astype(np.float32)
+    rng, clean = blocks(number, 12)
     return ((degrade(name, clean, rng) if name else clean) * 255).astype(np.uint8)
 
 
@@ -51,7 +51,7 @@ def _training(root: Path, models: dict[str, object]) -> TrainManifest:
 def test_bank_classifier_and_restorer_work_with_it(preset: Path, tmp_path: Path) -> None:
     save_blip2(tmp_path / "encoder", max_shard_size="60KB")
     found = find_encoder(tmp_path / "encoder")
-    pairs = [{"task": name, "uri": str(_write_pairs(tmp_path / "pairs" / name, name, 30))} for name in NAMES]
+    pairs = [{"task": name, "uri": str(write_pairs(tmp_path / "pairs" / name, name, 30))} for name in NAMES]
     pinned = {"encoder": {"uri": str(tmp_path / "encoder"), "sha256": found.sha256}}
     made = _manifest(preset, tmp_path / "bank", pairs=pairs, held_out_fraction=0.3, models=pinned)
     assert bank.build(made)["encoder_sha256"] == found.sha256

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.errors import FDIError, ManifestError, WeightsError
 from fdi_lib.manifest import StorageSettings, TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
@@ -28,6 +27,7 @@ from fdi_lib.training.loop import DivergedError
 from jobs import adapters, train
 from jobs.train_adapter import check_recipes, recipe_of
 from tests.models.conftest import preset  # noqa: F401 - a fixture
+from tests.pairs import write_pairs
 from tests.s3 import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +36,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve hazy pictures with their clean originals."""
-    root = tmp_path_factory.mktemp("pairs")
-    for i in range(12):
-        rng = np.random.default_rng(i)
-        clean = np.kron(rng.random((6, 6, 3)), np.ones((8, 8, 1))).astype(np.float32)
-        for side, image in (("clean", clean), ("degraded", degrade("haze", clean, rng))):
-            (root / side).mkdir(exist_ok=True)
-            Image.fromarray((image * 255).astype(np.uint8)).save(root / side / f"{i}.png")
+    root = write_pairs(tmp_path_factory.mktemp("pairs"), "haze", 12, cells=6, digits=1)
     (root / "degraded" / "alone.png").write_bytes(b"")
     return root
 

@@ -6,12 +6,9 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
@@ -19,19 +16,13 @@ from fdi_lib.models.base_files import base_sha256
 from jobs import train
 from jobs.train_adapter import bank_of, plan_of, recipe_of
 from tests.models.conftest import folders, preset  # noqa: F401 - fixtures
+from tests.pairs import write_pairs
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve hazy pictures of 64 px with their clean originals."""
-    root = tmp_path_factory.mktemp("pairs")
-    for i in range(12):
-        rng = np.random.default_rng(i)
-        clean = np.kron(rng.random((8, 8, 3)), np.ones((8, 8, 1))).astype(np.float32)
-        for side, image in (("clean", clean), ("degraded", degrade("haze", clean, rng))):
-            (root / side).mkdir(exist_ok=True)
-            Image.fromarray((image * 255).astype(np.uint8)).save(root / side / f"{i}.png")
-    return root
+    return write_pairs(tmp_path_factory.mktemp("pairs"), "haze", 12, cells=8, digits=1)
 
 
 def settings(pairs: Path, preset: Path, base: Path, output: Path, **keys: object) -> TrainManifest:

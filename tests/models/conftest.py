@@ -9,10 +9,11 @@ import torch
 from fdi_lib.core.similarity import Thresholds
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
-from fdi_lib.models.bank import Content, Entry, ReferenceBank
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base import Base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.encoder import COMPACT, Encoder
+from fdi_lib.models.entry import Content, Entry
 from fdi_lib.models.stable_diffusion import load_base
 from tests.tiny_checkpoints import KINDS, save_checkpoint
 
@@ -28,7 +29,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = Encoder(COMPACT)
     encoder.save_pretrained(root / "encoder")
     encoder_sha256 = file_sha256(root / "encoder" / "encoder.safetensors")
-    rng, count, width = np.random.default_rng(0), len(NAMES), encoder.looks * encoder.token_shape[1]
+    rng, count, width = np.random.default_rng(0), len(NAMES), 2 * encoder.token_shape[1]
     entries = tuple(
         Entry(name, rng.normal(size=(16, 128)).astype(np.float32), 9 * rng.normal(size=width),
               rng.normal(size=width) / width**0.5, 1.0, 1, 9 * rng.normal(size=(8, width)))

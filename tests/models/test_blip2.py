@@ -49,7 +49,7 @@ def test_tokens_are_transformers_own(tmp_path, shape, saving):
     model = save_blip2(tmp_path, shape, **saving)
     assert (tmp_path / "model.safetensors").exists() != bool(saving)
     encoder = load_encoder(tmp_path)
-    assert encoder.view_spec == ViewSpec(SIZE_PX, 4, 0.0, 0) and encoder.token_shape == (2 * 4, 24)
+    assert encoder.view_spec == ViewSpec(SIZE_PX, 4, 0.0) and encoder.token_shape == (2 * 4, 24)
     tokens = encoder.tokens(VIEWS)
     assert tokens.dtype == torch.float32 and encoder.pooled(tokens).shape == (2, 2 * 24)
     torch.testing.assert_close(tokens, expected(model, *CLIP), rtol=1e-5, atol=1e-5)
@@ -253,7 +253,7 @@ def _full_size(folder: Path) -> None:
     config = Blip2Config()
     full = {"vision": {"image_size": 224}, "qformer": {"encoder_hidden_size": 1408}, "query_tokens": 32}
     with torch.device("meta"):
-        empty = Encoder(full | {"crops": 4, "detail_gain": 0.0, "tones": False}).state_dict()
+        empty = Encoder(full | {"crops": 4, "detail_gain": 0.0}).state_dict()
     shards: list[dict[str, torch.Tensor]] = [{}, {}]
     for i, (name, tensor) in enumerate(empty.items()):
         scale = 0.02 if tensor.ndim > 1 else float("norm" in name.lower() and name.endswith("weight"))

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from fdi_lib.core.moments import PairMoments
 from fdi_lib.core.similarity import decide, statistics
 from fdi_lib.core.views import ViewSpec
-from fdi_lib.models.bank import Entry, ReferenceBank
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import bank_from_moments, build_bank, degraded, features
 
 
