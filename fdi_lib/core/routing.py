@@ -8,7 +8,7 @@ and a guess of what it holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,12 +30,14 @@ class Unit:
         rows: ``records.DECISION`` rows.
         tries: how often it was sent, this time included.
         since: number of units sent before this one was ready.
+        avoid: workers that could not load its adapters.
     """
 
     route: str
     rows: pa.Table
     tries: int = 1
     since: int = 0
+    avoid: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -83,10 +85,19 @@ class Backlog:
         unit_pixels: most pixels of a unit (one image may exceed it alone).
         limit: images that may wait; the owner stops pulling when ``full``.
         max_age_s: longest time that an incomplete unit waits for more images of its route.
+        suspects: images that workers died with before this run, and how many: each is a unit of its own.
     """
 
-    def __init__(self, unit_images: int = 32, unit_pixels: int = 64_000_000, limit: int = 4096, max_age_s: float = 5.0):
+    def __init__(
+        self,
+        unit_images: int = 32,
+        unit_pixels: int = 64_000_000,
+        limit: int = 4096,
+        max_age_s: float = 5.0,
+        suspects: Mapping[str, int] | None = None,
+    ) -> None:
         self.unit_images, self.unit_pixels, self.limit, self.max_age_s = unit_images, unit_pixels, limit, max_age_s
+        self._suspects = dict(suspects or {})
         self.ready: deque[Unit] = deque()
         self.images = 0
         self.sent = 0
@@ -100,6 +111,7 @@ class Backlog:
     def add(self, rows: pa.Table, now: float) -> None:
         """Take in decision rows of any routes; units that become complete are ready at once."""
         self.images += rows.num_rows
+        rows = self._without_suspects(rows)
         for route in pc.unique(rows["route"]).to_pylist():
             added = rows.filter(pc.equal(rows["route"], route))
             waiting, since = self._partial.pop(route, (None, now))
@@ -132,6 +144,17 @@ class Backlog:
         self.images += sum(unit.rows.num_rows for unit in units)
         self.ready.extendleft(reversed(units))
 
+    def _without_suspects(self, rows: pa.Table) -> pa.Table:
+        """Make units of the suspects among the rows; return the others."""
+        if not self._suspects or not rows.num_rows:
+            return rows
+        suspect = pc.is_in(rows["image_id"], pa.array(list(self._suspects)))
+        for row in (alone := rows.filter(suspect)).to_batches(max_chunksize=1):
+            tries = min(self._suspects[row["image_id"][0].as_py()] + 1, TRIES)
+            unit = Unit(row["route"][0].as_py(), pa.Table.from_batches([row]), tries, self.sent)
+            self.ready.append(unit)
+        return rows.filter(pc.invert(suspect)) if alone.num_rows else rows
+
     def _cut(self, rows: pa.Table) -> int:
         """How many of the first rows make the largest allowed unit."""
         pixels = np.cumsum(_pixels(rows))
@@ -154,23 +177,29 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | 
     if not free:
         return None
     units = [(index, unit) for index, unit in enumerate(backlog.ready) if unit.route]
-    routes: dict[str, int] = {}
+    routes: dict[tuple[str, frozenset[int]], int] = {}
     for index, unit in units:
-        if backlog.sent - unit.since > PATIENCE * len(workers):
-            return index, _cheapest(unit.route, free)
-        routes.setdefault(unit.route, index)
-    for route, index in routes.items():
-        holders = [worker for worker in free if not worker.missing(route)]
+        allowed = _allowed(free, unit.avoid)
+        if allowed and backlog.sent - unit.since > PATIENCE * len(workers):
+            return index, _cheapest(unit.route, allowed)
+        if allowed:
+            routes.setdefault((unit.route, unit.avoid), index)
+    for (route, avoid), index in routes.items():
+        holders = [worker for worker in _allowed(free, avoid) if not worker.missing(route)]
         if holders:
             return index, min(holders, key=lambda worker: worker.in_flight)
-    for route, index in routes.items():
+    for (route, avoid), index in routes.items():
         if all(worker.missing(route) for worker in workers):
-            return index, _cheapest(route, free)
+            return index, _cheapest(route, _allowed(free, avoid))
     idle = [worker for worker in free if worker.in_flight == 0]
-    for route, index in routes.items():
-        if idle:
-            return index, _cheapest(route, idle)
+    for (route, avoid), index in routes.items():
+        if allowed := _allowed(idle, avoid):
+            return index, _cheapest(route, allowed)
     return None
+
+
+def _allowed(workers: Sequence[Worker], avoid: frozenset[int]) -> list[Worker]:
+    return [worker for worker in workers if worker.key not in avoid]
 
 
 def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:

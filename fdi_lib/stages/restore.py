@@ -24,7 +24,8 @@ from fdi_lib.core.noise import noise_key
 from fdi_lib.errors import ItemError
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import LEDGER, SCHEMA_VERSION, Reason, Status
-from fdi_lib.storage.images import DecodedImage, decode, encode
+from fdi_lib.storage.decoder import Decoder
+from fdi_lib.storage.images import DecodedImage, encode
 from fdi_lib.storage.outputs import Outputs, output_name, renamed, safe_name
 from fdi_lib.storage.provenance import Label, timestamp
 from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
@@ -70,24 +71,30 @@ class Restore:
         output = manifest.output
         self.outputs = Outputs(Store.open(output.uri, output.storage), run, output.layout)
         self.restorer = load() if load else None
+        self._decoder = Decoder(manifest.limits)
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def __call__(self, unit: pa.Table, attempt: int) -> dict[str, Any]:
         """Finish a unit of one route and commit it.
 
         Returns:
-            ``images``, ``source_bytes``, one count per status, ``loads`` of adapters, and ``seconds`` by step.
+            ``images``, ``source_bytes``, one count per status, ``loads`` of adapters, ``seconds`` by step, and
+            ``changed``: ids of images whose bytes are not those decided on; they have no row yet.
         """
         loads = self.restorer.loads if self.restorer else 0
         clock = _Clock()
         rows = [_ledger_row(row, attempt, self.worker) for row in unit.to_pylist()]
         with ThreadPoolExecutor(_READERS) as pool:
             sources = list(pool.map(self._read, unit.to_pylist()))
+            changed = [row["image_id"] for row, data in zip(rows, sources, strict=True) if _has_changed(data)]
+            if changed:
+                rows = [row for row, data in zip(rows, sources, strict=True) if not _has_changed(data)]
+                sources = [data for data in sources if not _has_changed(data)]
             clock.lap("read")
             results = self._restore(rows, sources)
             clock.lap("restore")
             rows = list(pool.map(lambda item: self._write(*item), zip(rows, sources, results, strict=True)))
-        share = sum(clock.seconds.values()) / len(rows)
+        share = sum(clock.seconds.values()) / max(1, len(rows))
         rows = [row | {"seconds": row["seconds"] + share} for row in rows]
         self.outputs.commit(rows, attempt)
         clock.lap("write")
@@ -98,6 +105,7 @@ class Restore:
             **{status.value: counts[status] for status in Status},
             "loads": self.restorer.loads - loads if self.restorer else 0,
             "seconds": clock.seconds,
+            "changed": changed,
         }
 
     def _read(self, row: Row) -> bytes | ItemError | None:
@@ -109,9 +117,7 @@ class Restore:
         except ItemError as error:
             return error
         if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
-            return ItemError(
-                Reason.SOURCE_CHANGED, "other bytes than when it was classified; run again to classify it anew"
-            )
+            return ItemError(Reason.SOURCE_CHANGED, "other bytes than when it was classified")
         return data
 
     def _restore(self, rows: list[Row], sources: list[bytes | ItemError | None]) -> list[_Candidate | ItemError | None]:
@@ -121,7 +127,7 @@ class Restore:
         for index, (row, data) in enumerate(zip(rows, sources, strict=True)):
             if row["route"] and isinstance(data, bytes):
                 try:
-                    wanted.append((index, decode(data, self.manifest.limits.max_pixels_mp)))
+                    wanted.append((index, self._decoder.image(data)))
                 except ItemError as error:
                     results[index] = error
         assert self.restorer or not wanted, "a unit with a route on a worker without a restorer"
@@ -248,6 +254,10 @@ class _Clock:
         """End a step."""
         now = time.perf_counter()
         self.seconds[step], self._last = now - self._last, now
+
+
+def _has_changed(source: bytes | ItemError | None) -> bool:
+    return isinstance(source, ItemError) and source.reason == Reason.SOURCE_CHANGED
 
 
 def _joined(*texts: str | None) -> str:

@@ -124,3 +124,27 @@ def test_a_deadly_unit_is_halved_until_the_guilty_image_stands_alone() -> None:
     assert given_up == ["000005"]
     assert sorted(alive) == [f"{i:06d}" for i in range(8) if i != 5]
     assert after_loss(Unit("noise", rows(["noise"]), tries=TRIES)) == []
+
+
+def test_images_that_workers_died_with_before_go_alone_and_keep_their_count() -> None:
+    backlog = Backlog(suspects={"000001": 1, "000003": 9})
+    backlog.add(rows(["noise"] * 5), now=0.0)
+    backlog.flush(0.0, closed=True)
+    units = take_all(backlog)
+    assert [unit.rows["image_id"].to_pylist() for unit in units] == [
+        ["000001"],
+        ["000003"],
+        ["000000", "000002", "000004"],
+    ]
+    assert [unit.tries for unit in units] == [2, TRIES, 1] and backlog.images == 0
+    assert after_loss(units[1]) == [] and [unit.tries for unit in after_loss(units[0])] == [3]
+
+
+def test_a_unit_is_not_sent_to_a_worker_that_could_not_load_its_adapters() -> None:
+    backlog = Backlog()
+    backlog.put_back([Unit("a", rows(["a"]), avoid=frozenset({0}))])
+    first, second = Worker(0, capacity=4, adapters=["a"]), Worker(1, capacity=4)
+    assert choose(backlog, [first]) is None
+    assert choose(backlog, [first, second]) == (0, second)
+    backlog.sent = 1000  # not even when it was overtaken too often
+    assert choose(backlog, [first]) is None and choose(backlog, [first, second]) == (0, second)
