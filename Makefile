@@ -13,7 +13,7 @@ READY := .venv/.installed
 ADAPTERS := noise jpeg haze rain snow low_light scratch low_resolution
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench weights clean
+.PHONY: help setup demo test check bench soak weights clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -35,6 +35,9 @@ check: $(READY) ## format, lint, types, layers, tests: what CI runs
 
 bench: $(READY) ## throughput and overhead tables of this machine
 	$(BIN)/fdi bench manifests/bench/compact-cpu.yaml
+
+soak: $(READY) ## very many small images, drivers killed at random: hours
+	$(BIN)/python -m tests.faults.soak out/soak
 
 weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (hours)
 	for part in base encoder; do $(BIN)/fdi train manifests/train/compact/$$part.yaml || exit; done

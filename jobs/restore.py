@@ -79,6 +79,7 @@ def _work(
         backlog = Backlog(suspects=suspects(job.store, attempt))
         dispatcher = Dispatcher(workforce(manifest, job.info, parts, actors, attempt), backlog, attempt)
         with held(job.store, on_loss=partial(dispatcher.stop, 0.0)):
+            ledger.compact(job.store)
             already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
             with finishing_on_sigterm(dispatcher.stop, limits.grace_s):
                 for counts in _finished(manifest, parts, job.store, dispatcher, tally, again):
@@ -123,6 +124,7 @@ def _finished(
 
 def _closed(job: Run) -> Run:
     """The run, noted as finished."""
+    ledger.compact(job.store)
     found = read_listing(job.store)
     assert found is not None, "the stream ended before its listing"
     return finish_run(job, found["ignored"], found["listing"])

@@ -26,7 +26,7 @@ class FakeClassifier:
     view_spec = SPEC
 
     def classify_views(self, views: np.ndarray) -> list[Decision]:
-        assert views.dtype == np.uint8 and views.shape[1:] == (SPEC.count, SPEC.size_px, SPEC.size_px, 3)
+        assert views.dtype == np.uint8 and views.shape[3:] == (views.shape[2], 3)
         return [self._decide(float(view[0].mean())) for view in views]
 
     def _decide(self, mean: float) -> Decision:
