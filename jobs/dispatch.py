@@ -61,7 +61,7 @@ class Dispatcher:
     def __init__(self, workforce: Workforce, backlog: Backlog, attempt: int) -> None:
         """Prepare; nothing starts yet. ``attempt`` is the number of this attempt in the ledger."""
         self.workforce, self.backlog, self.attempt = workforce, backlog, attempt
-        self.stats = {"units": 0, "lost": 0, "actors": 0}
+        self.stats = {"units": 0, "lost": 0, "actors": 0, "loads_expected": 0}
         self.stopping = False
         self._stop_by = 0.0
         self._changed: list[pa.Table] = []
@@ -135,7 +135,7 @@ class Dispatcher:
             if broken := [name for name in parse_route(unit.route) if name in self._broken]:
                 self._give_up(unit, Reason.ADAPTER_FAILED, self._broken[broken[0]])
                 continue
-            worker.assign(unit.route)
+            self.stats["loads_expected"] += worker.assign(unit)
             reference = self._actors[worker.key].work.remote(unit.rows, self.attempt)
             self._flights[reference] = (unit, worker.key)
         if any(unit.route for unit in self.backlog.ready):
@@ -189,36 +189,41 @@ class Dispatcher:
             return None
         del self._flights[reference]
         if number is not None:
-            self._workers[number].in_flight -= 1
+            self._workers[number].came_back()
         self.stats["units"] += 1
         if changed := counts.pop("changed", None):
             self._changed.append(unit.rows.filter(pc.is_in(unit.rows["image_id"], pa.array(changed))))
         return counts
 
     def _lost(self, number: int | None, reference: ray.ObjectRef, error: RayError) -> None:
-        """Send again what a dead worker had; only the unit it was working on, its oldest, is suspected.
+        """Send again what a dead worker had. Several units are all suspected, and go alone from then on.
 
-        Where its whole node is gone nobody is suspected: that is how spot machines end.
+        Where the whole node is known to be gone, as after a spot machine's notice, nobody is suspected.
         """
         why = str(error).partition("\n")[0]
-        suspect, *others = self._taken_back(number, reference)
-        log.warning("a worker died with %d units in flight; they are sent again: %s", 1 + len(others), why)
-        self.stats["lost"] += 1 + len(others)
-        again = [suspect]
-        if number is None or self._nodes[number] in _nodes_alive():
-            self.workforce.note_loss(suspect.rows["image_id"].to_pylist(), suspect.tries)
-            again = after_loss(suspect)
-        if not again:
-            self._give_up(suspect, Reason.WORKER_DIED, _DIED)
-        self.backlog.put_back([*again, *others])
+        units = self._taken_back(number, reference)
+        log.warning("a worker died with %d units in flight; they are sent again: %s", len(units), why)
+        self.stats["lost"] += len(units)
+        if number is not None and self._nodes[number] not in _nodes_alive():
+            self.backlog.put_back(units)
+        else:
+            for unit in reversed(units):  # the oldest goes first again
+                self._suspect(unit, alone=len(units) == 1)
         if number is not None:
             self._replace(number)
+
+    def _suspect(self, unit: Unit, alone: bool) -> None:
+        self.workforce.note_loss(unit.rows["image_id"].to_pylist(), unit.tries)
+        again = after_loss(unit, alone)
+        if not again:
+            self._give_up(unit, Reason.WORKER_DIED, _DIED)
+        self.backlog.put_back(again)
 
     def _refused(self, number: int, reference: ray.ObjectRef, error: AdapterLoadError) -> None:
         """Send a unit whose adapter did not load to another worker; after the second one, give up that adapter."""
         unit, _ = self._flights.pop(reference)
         worker = self._workers[number]
-        worker.in_flight -= 1
+        worker.came_back()
         worker.adapters = [name for name in worker.adapters if name != error.adapter]
         if unit.avoid:
             self._broken[error.adapter] = str(error)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from fdi_lib.core.routing import Worker
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import Reason, Status
 from fdi_lib.stages.restore import Restore
@@ -36,7 +37,10 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
     pool = manifest.pools.restore
     make = partial(Restore, manifest, run, partial(parts.restorer, manifest))
     restoring = ray.remote(RestoreActor).options(
-        num_cpus=pool.cpus, num_gpus=pool.gpus, memory=int(pool.memory_gib * _GIB)
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        memory=int(pool.memory_gib * _GIB),
+        max_concurrency=Worker(0, 0).limit + 1,  # and one for ready()
     )
     copying = ray.remote(copy_images).options(num_cpus=0)
     return Workforce(
@@ -52,7 +56,7 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
 
 
 class RestoreActor:
-    """One restore stage with its models, kept loaded."""
+    """One restore stage with its models, kept loaded. Its units run in threads; one at a time has the model."""
 
     def __init__(self, make: partial[Restore]) -> None:
         """Load the models."""

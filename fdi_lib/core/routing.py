@@ -47,34 +47,46 @@ class Worker:
     Args:
         key: its number.
         capacity: adapters that it keeps loaded.
-        limit: units that it may have in flight.
+        limit: units that it may have in flight: one is restored while the next is read and the last is written.
         adapters: what it holds, least recently used first.
         in_flight: units that were sent and have not come back.
+        alone: a suspect is in flight, which must have no company: if the worker dies, it is guilty.
     """
 
     key: int
     capacity: int
-    limit: int = 2
+    limit: int = 3
     adapters: list[str] = field(default_factory=list)
     in_flight: int = 0
+    alone: bool = False
 
     @property
     def free(self) -> bool:
         """Whether another unit may be sent."""
-        return self.in_flight < self.limit
+        return self.in_flight < self.limit and not self.alone
+
+    def may_take(self, unit: Unit) -> bool:
+        """Whether this unit may be sent."""
+        return self.free and self.key not in unit.avoid and (unit.tries == 1 or self.in_flight == 0)
 
     def missing(self, route: str) -> int:
         """Adapters of the route that would have to be loaded."""
         return len(set(parse_route(route)) - set(self.adapters))
 
-    def assign(self, route: str) -> int:
+    def assign(self, unit: Unit) -> int:
         """Note a unit that was sent; return how many adapters it makes the worker load."""
-        loads = self.missing(route)
-        names = parse_route(route)
+        loads = self.missing(unit.route)
+        names = parse_route(unit.route)
         kept = [name for name in self.adapters if name not in names]
         self.adapters = (kept + list(dict.fromkeys(names)))[-max(self.capacity, len(names)) :]
         self.in_flight += 1
+        self.alone = unit.tries > 1
         return loads
+
+    def came_back(self) -> None:
+        """Note that a unit is no longer in flight."""
+        self.in_flight -= 1
+        self.alone = False
 
 
 class Backlog:
@@ -173,33 +185,30 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | 
     Returns:
         Index into ``backlog.ready`` and the worker, or None when nothing should be sent now.
     """
-    free = [worker for worker in workers if worker.free]
-    if not free:
+    if not any(worker.free for worker in workers):
         return None
-    units = [(index, unit) for index, unit in enumerate(backlog.ready) if unit.route]
-    routes: dict[tuple[str, frozenset[int]], int] = {}
-    for index, unit in units:
-        allowed = _allowed(free, unit.avoid)
-        if allowed and backlog.sent - unit.since > PATIENCE * len(workers):
-            return index, _cheapest(unit.route, allowed)
-        if allowed:
-            routes.setdefault((unit.route, unit.avoid), index)
-    for (route, avoid), index in routes.items():
-        holders = [worker for worker in _allowed(free, avoid) if not worker.missing(route)]
-        if holders:
+    first: dict[
+        tuple[str, int, frozenset[int]], tuple[int, list[Worker]]
+    ] = {}  # of each kind, the unit that waits longest
+    for index, unit in enumerate(backlog.ready):
+        kind = (unit.route, min(unit.tries, 2), unit.avoid)
+        if not unit.route or kind in first:
+            continue
+        takers = [worker for worker in workers if worker.may_take(unit)]
+        if takers and backlog.sent - unit.since > PATIENCE * len(workers):
+            return index, _cheapest(unit.route, takers)
+        first[kind] = index, takers
+    waiting = [(backlog.ready[index].route, index, takers) for index, takers in first.values() if takers]
+    for route, index, takers in waiting:
+        if holders := [worker for worker in takers if not worker.missing(route)]:
             return index, min(holders, key=lambda worker: worker.in_flight)
-    for (route, avoid), index in routes.items():
+    for route, index, takers in waiting:
         if all(worker.missing(route) for worker in workers):
-            return index, _cheapest(route, _allowed(free, avoid))
-    idle = [worker for worker in free if worker.in_flight == 0]
-    for (route, avoid), index in routes.items():
-        if allowed := _allowed(idle, avoid):
-            return index, _cheapest(route, allowed)
+            return index, _cheapest(route, takers)
+    for route, index, takers in waiting:
+        if idle := [worker for worker in takers if worker.in_flight == 0]:
+            return index, _cheapest(route, idle)
     return None
-
-
-def _allowed(workers: Sequence[Worker], avoid: frozenset[int]) -> list[Worker]:
-    return [worker for worker in workers if worker.key not in avoid]
 
 
 def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:
@@ -212,17 +221,22 @@ def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:
     return min(workers, key=cost)
 
 
-def after_loss(unit: Unit) -> list[Unit]:
-    """What to send again after a unit took its worker down: the unit, its halves, or nothing.
+def after_loss(unit: Unit, alone: bool) -> list[Unit]:
+    """What to send again after a worker died with a unit: the unit, its halves, or nothing.
 
-    From the second loss on a unit is halved, so that a guilty image ends up alone; alone it has ``TRIES`` tries in all.
-    An empty list means that this one image is given up.
+    Args:
+        unit: what was in flight.
+        alone: it was the only one, so it is guilty; otherwise it is suspected, and goes alone from now on.
+
+    Returns:
+        Units with more tries. A guilty suspect is halved, so that a guilty image ends up alone; alone it has
+        ``TRIES`` tries in all. An empty list means that this one image is given up.
     """
     count = unit.rows.num_rows
+    if unit.tries == 1 or not alone:
+        return [replace(unit, tries=max(2, unit.tries))]
     if count == 1:
         return [replace(unit, tries=unit.tries + 1)] if unit.tries < TRIES else []
-    if unit.tries == 1:
-        return [replace(unit, tries=2)]
     half = count // 2
     return [replace(unit, rows=rows, tries=2) for rows in (unit.rows.slice(0, half), unit.rows.slice(half))]
 
