@@ -5,6 +5,7 @@ Apart from the driver's files, so that a worker imports no more than it needs. D
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import ray
 
 from fdi_lib.core.routing import Worker
-from fdi_lib.manifest import RestoreManifest
+from fdi_lib.manifest import RestoreManifest, RestorePool
 from fdi_lib.records import Reason, Status
 from fdi_lib.stages.restore import Restore
 from fdi_lib.storage.attempts import note_loss
@@ -36,12 +37,7 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
     output = Store.open(manifest.output.uri, manifest.output.storage)
     pool = manifest.pools.restore
     make = partial(Restore, manifest, run, partial(parts.restorer, manifest))
-    restoring = ray.remote(RestoreActor).options(
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        memory=int(pool.memory_gib * _GIB),
-        max_concurrency=Worker(0, 0).limit + 1,  # and one for ready()
-    )
+    restoring = actor_class(pool)
     copying = ray.remote(copy_images).options(num_cpus=0)
     return Workforce(
         hire=lambda: restoring.remote(make),
@@ -55,10 +51,20 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
     )
 
 
+def actor_class(pool: RestorePool) -> Any:
+    """The Ray actor class of restore workers, with a pool's resources."""
+    return ray.remote(RestoreActor).options(
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        memory=int(pool.memory_gib * _GIB),
+        max_concurrency=Worker(0, 0).limit + 1,  # and one for ready()
+    )
+
+
 class RestoreActor:
     """One restore stage with its models, kept loaded. Its units run in threads; one at a time has the model."""
 
-    def __init__(self, make: partial[Restore]) -> None:
+    def __init__(self, make: Callable[[], Restore]) -> None:
         """Load the models."""
         self._stage = make()
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from fdi_lib.core.decision import parse_route
 
 TRIES = 3  # times that a unit may take its worker down before its images are given up
-PATIENCE = 8  # units per worker that may overtake a waiting one
+PATIENCE = 8  # units per worker that may be sent before one that is due
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Unit:
         route: names of the adapters; empty when no model is needed.
         rows: ``records.DECISION`` rows.
         tries: how often it was sent, this time included.
-        since: number of units sent before this one was ready.
+        due: number of sent units from which on it goes before those that are not due.
         avoid: workers that could not load its adapters.
     """
 
     route: str
     rows: pa.Table
     tries: int = 1
-    since: int = 0
+    due: int = 0
     avoid: frozenset[int] = frozenset()
 
 
@@ -104,7 +104,7 @@ class Backlog:
         self,
         unit_images: int = 32,
         unit_pixels: int = 64_000_000,
-        limit: int = 4096,
+        limit: int = 32_768,
         max_age_s: float = 5.0,
         suspects: Mapping[str, int] | None = None,
     ) -> None:
@@ -163,8 +163,7 @@ class Backlog:
         suspect = pc.is_in(rows["image_id"], pa.array(list(self._suspects)))
         for row in (alone := rows.filter(suspect)).to_batches(max_chunksize=1):
             tries = min(self._suspects[row["image_id"][0].as_py()] + 1, TRIES)
-            unit = Unit(row["route"][0].as_py(), pa.Table.from_batches([row]), tries, self.sent)
-            self.ready.append(unit)
+            self._make_ready(row["route"][0].as_py(), pa.Table.from_batches([row]), tries)
         return rows.filter(pc.invert(suspect)) if alone.num_rows else rows
 
     def _cut(self, rows: pa.Table) -> int:
@@ -172,33 +171,38 @@ class Backlog:
         pixels = np.cumsum(_pixels(rows))
         return max(1, min(self.unit_images, int(np.searchsorted(pixels, self.unit_pixels, side="right"))))
 
-    def _make_ready(self, route: str, rows: pa.Table) -> None:
-        self.ready.append(Unit(route, rows, since=self.sent))
+    def _make_ready(self, route: str, rows: pa.Table, tries: int = 1) -> None:
+        # In order of arrival it would be sent after those that are ready; a longer wait buys fewer loads.
+        self.ready.append(Unit(route, rows, tries, due=self.sent + 2 * len(self.ready)))
 
 
 def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | None:
     """Pick the next ready unit that needs a model, and its worker.
 
-    In this order: a unit overtaken too often goes anywhere; a unit whose adapters a free worker holds; a unit that
-    nobody holds, where it evicts least; a unit whose holders are all busy, to an idle worker (the route spreads).
+    In this order: a unit whose adapters a free worker holds; a unit that nobody holds, where it evicts least; a unit
+    whose holders are all busy, to an idle worker (the route spreads). Where units are overdue, only they are looked
+    at; an overdue suspect stops all sending until a worker has nothing else in flight.
 
     Returns:
         Index into ``backlog.ready`` and the worker, or None when nothing should be sent now.
     """
     if not any(worker.free for worker in workers):
         return None
-    first: dict[
-        tuple[str, int, frozenset[int]], tuple[int, list[Worker]]
-    ] = {}  # of each kind, the unit that waits longest
+    kinds: dict[tuple[str, int, frozenset[int]], int] = {}  # the unit of each kind that waits longest
     for index, unit in enumerate(backlog.ready):
-        kind = (unit.route, min(unit.tries, 2), unit.avoid)
-        if not unit.route or kind in first:
-            continue
+        if unit.route:
+            kinds.setdefault((unit.route, min(unit.tries, 2), unit.avoid), index)
+    waiting: list[tuple[str, int, list[Worker]]] = []
+    overdue: list[tuple[str, int, list[Worker]]] = []
+    for (route, tries, _), index in sorted(kinds.items(), key=lambda kind: -kind[0][1]):  # suspects, then by waiting
+        unit = backlog.ready[index]
         takers = [worker for worker in workers if worker.may_take(unit)]
-        if takers and backlog.sent - unit.since > PATIENCE * len(workers):
-            return index, _cheapest(unit.route, takers)
-        first[kind] = index, takers
-    waiting = [(backlog.ready[index].route, index, takers) for index, takers in first.values() if takers]
+        is_late = backlog.sent > unit.due + PATIENCE * len(workers)
+        if is_late and tries > 1 and not takers:
+            return None
+        if takers:
+            (overdue if is_late else waiting).append((route, index, takers))
+    waiting = overdue or waiting
     for route, index, takers in waiting:
         if holders := [worker for worker in takers if not worker.missing(route)]:
             return index, min(holders, key=lambda worker: worker.in_flight)

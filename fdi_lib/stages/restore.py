@@ -87,7 +87,7 @@ class Restore:
             have no row yet.
         """
         clock = _Clock()
-        rows = [_ledger_row(row, attempt, self.worker) for row in unit.to_pylist()]
+        rows = [self.ledger_row(row, attempt) for row in unit.to_pylist()]
         with ThreadPoolExecutor(_READERS) as pool:
             sources = list(pool.map(self._read, unit.to_pylist()))
             changed = [row["image_id"] for row, data in zip(rows, sources, strict=True) if _has_changed(data)]
@@ -114,6 +114,15 @@ class Restore:
             "seconds": clock.seconds,
             "changed": changed,
         }
+
+    def ledger_row(self, row: Row, attempt: int) -> Row:
+        """Return what the ledger will hold of a decided row, before anything is done."""
+        blank = dict.fromkeys(LEDGER.names) | {"adapters": [], "gates": [], "output_uri": "", "output_sha256": ""}
+        known = {name: row[name] for name in LEDGER.names if name in row}
+        spent = (row["decode_s"] or 0.0) + (row["classify_s"] or 0.0)
+        return blank | known | {
+            "schema_version": SCHEMA_VERSION, "seconds": spent, "attempt": attempt, "worker": self.worker,
+        }  # fmt: skip
 
     def _read(self, row: Row) -> bytes | ItemError | None:
         """Return the bytes the decision was made on, why they can't be had, or None where they aren't needed."""
@@ -284,10 +293,3 @@ def _decision(row: Row, mode: Mode) -> Decision:
         scores=dict(row["scores"] or []),
         residual=row["residual"] or 0.0,
     )
-
-
-def _ledger_row(row: Row, attempt: int, worker: str) -> Row:
-    blank = dict.fromkeys(LEDGER.names) | {"adapters": [], "gates": [], "output_uri": "", "output_sha256": ""}
-    known = {name: row[name] for name in LEDGER.names if name in row}
-    spent = (row["decode_s"] or 0.0) + (row["classify_s"] or 0.0)
-    return blank | known | {"schema_version": SCHEMA_VERSION, "seconds": spent, "attempt": attempt, "worker": worker}
