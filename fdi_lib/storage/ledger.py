@@ -61,7 +61,7 @@ def write_part(store: Store, table: pa.Table, attempt: int, folder: str = FOLDER
 
 def _encoded(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd")
+    pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd", use_dictionary=False)
     return sink.getvalue()
 
 
