@@ -158,7 +158,7 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> S3Server:
     fsid = str(uuid.uuid4())
     conf = folder / "ceph.conf"
     conf.write_text(_CONF.format(fsid=fsid, folder=folder, port=port, mon_v1=mon_v1, mon_v2=mon_v2))
-    url, access_key, secret_key = f"http://127.0.0.1:{port}", "testkey", uuid.uuid4().hex
+    url, access_key, secret_key = f"http://127.0.0.1:{port}", f"AK{uuid.uuid4().hex[:18]}".upper(), uuid.uuid4().hex
 
     def once(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)

@@ -30,6 +30,7 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from fdi_lib.errors import StorageOutageError, StorageRefusedError
+from fdi_lib.manifest.locations import redact
 from fdi_lib.storage.store import ObjectEntry, Store, check_name
 
 if TYPE_CHECKING:
@@ -209,13 +210,15 @@ class S3Store(Store):
             BodyError,
         ) as error:
             if isinstance(error, SSLError):
-                raise StorageRefusedError(f"{self.uri(path)}: {error}; check certificates and endpoint") from error
+                raise StorageRefusedError(
+                    f"{self.uri(path)}: {_said(error)}; check certificates and endpoint"
+                ) from error
             where = f" at {self.endpoint_url}" if self.endpoint_url else ""
-            said = f"{self.uri(path)}: no answer{where} ({str(error) or 'time-out'})"
+            said = f"{self.uri(path)}: no answer{where} ({_said(error) or 'time-out'})"
             raise StorageOutageError(f"{said}; run again later") from error
         except BotoCoreError as error:  # no credentials, no such profile, not a bucket's name ...
             remedy = "check credentials (environment, profile or role), endpoint and bucket name"
-            raise StorageRefusedError(f"{self.uri(path)}: {error}; {remedy}") from error
+            raise StorageRefusedError(f"{self.uri(path)}: {_said(error)}; {remedy}") from error
 
 
 class _BrokenAnswerError(Exception):
@@ -228,7 +231,7 @@ async def _request(
     try:
         client = await session.set_session()
     except ValueError as error:  # botocore's answer to "Invalid endpoint"
-        raise StorageRefusedError(f"s3://{bucket}: {error}; write the endpoint as https://host:port") from error
+        raise StorageRefusedError(f"s3://{bucket}: {_said(error)}; write the endpoint as https://host:port") from error
     attempt = 0
     while True:
         try:
@@ -262,6 +265,11 @@ async def _once(call: Callable[..., Any], arguments: dict[str, Any], patience_s:
 def _pause_s(attempt: int) -> float:
     """Before the next try: twice as long each time, and never the same for two workers."""
     return random.uniform(0.5, 1.0) * 0.4 * 2**attempt
+
+
+def _said(error: Exception) -> str:
+    """An error's own words. They may repeat an endpoint of the environment, with a password in it."""
+    return redact(str(error))
 
 
 def _status(error: ClientError) -> int:

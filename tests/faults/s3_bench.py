@@ -22,8 +22,8 @@ from fdi_lib.manifest import StorageSettings
 from fdi_lib.storage import ledger
 from fdi_lib.storage.pack import tar_bytes
 from fdi_lib.storage.store import Store
-from tests.faults.driver import Driver
 from tests.faults.proxy import FaultProxy, Record
+from tests.faults.s3_job import S3Job
 from tests.s3 import S3Server
 
 IMAGES = 40
@@ -67,7 +67,7 @@ class Bench:
 
     server: S3Server
     proxy: FaultProxy
-    driver: Driver
+    job: S3Job
     bucket: str
     folder: Path
     outputs: int = 0
@@ -92,7 +92,7 @@ class Bench:
 
     def restore(self, manifest: str, *overrides: str) -> dict[str, Any]:
         """Run, or resume; ``{"summary"}`` or ``{"error", "exit_code", "message"}``."""
-        return self.driver.run("restore", manifest, overrides=list(overrides))
+        return self.job.run("restore", manifest, overrides=list(overrides))
 
 
 def start_bench(server: S3Server, folder: Path) -> Iterator[Bench]:
@@ -105,13 +105,13 @@ def start_bench(server: S3Server, folder: Path) -> Iterator[Bench]:
             patch.delenv(name)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
             patch.setenv(name, server.environment()[name])
-        driver = Driver(environment, folder / "driver.log")
+        job = S3Job(environment, folder / "job.log")
         try:
-            bench = Bench(server, proxy, driver, server.make_bucket(), folder)
+            bench = Bench(server, proxy, job, server.make_bucket(), folder)
             fill(bench.source)
             yield bench
         finally:
-            driver.close()
+            job.close()
             server.gateway.start()  # the next tests want it
 
 

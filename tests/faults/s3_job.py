@@ -15,14 +15,14 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-class Driver:
+class S3Job:
     """The process, seen from the test. ``environment`` is its whole environment, and that of its workers."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._log = log
         with open(log, "wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.driver"],
+                [sys.executable, "-m", "tests.faults.s3_job"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment,
             )  # fmt: skip
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fdi_lib.storage.store import Store
-from tests.faults import bench as shared
-from tests.faults.bench import Bench, check_accounted, created
+from tests.faults import s3_bench as shared
 from tests.faults.proxy import Fault, Request, Rule, first_of, share_of
+from tests.faults.s3_bench import Bench, check_accounted, created
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
