@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fdi_lib.manifest import StorageSettings
 from jobs import restore, verify
-from jobs.parts import Parts
 from tests import fakes
 from tests.jobs.test_restore import PARTS, POOLS, manifest_for, png, rows_of
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-
-
-def parts_with(make_restorer: Any) -> Parts:
-    return Parts(fakes.describe, fakes.view_spec, fakes.make_classifier, make_restorer)
 
 
 def test_a_source_that_changes_under_the_job_is_classified_again(tmp_path: Path) -> None:
@@ -26,7 +21,7 @@ def test_a_source_that_changes_under_the_job_is_classified_again(tmp_path: Path)
     source.mkdir()
     for name in ("meddled.png", "restless.png", "still.png"):
         (source / name).write_bytes(png(100))  # all of them noisy, before somebody changes two
-    summary = restore.run(manifest_for(source, tmp_path / "out"), parts_with(fakes.make_meddling))
+    summary = restore.run(manifest_for(source, tmp_path / "out"), replace(PARTS, classifier=fakes.make_meddling))
     assert (summary["images"], summary["restored"], summary["failed"]) == (3, 2, 1)
     rows = rows_of(tmp_path / "out")
     assert (rows["still.png"]["route"], rows["meddled.png"]["route"]) == ("noise", "scratch")
@@ -43,7 +38,10 @@ def test_an_adapter_that_does_not_load_is_tried_on_another_worker(tmp_path: Path
     for number, mean in enumerate((100, 200, 201)):
         (source / f"{number}.png").write_bytes(png(mean))
     pools = POOLS | {"restore": {"cpus": 0.5, "memory_gib": 0.1, "max": actors}}
-    summary = restore.run(manifest_for(source, tmp_path / "out", pools=pools), parts_with(fakes.make_picky_once))
+    parts = replace(PARTS, restorer=fakes.make_picky_once)
+    summary = restore.run(manifest_for(source, tmp_path / "out", pools=pools), parts)
+        manifest_for(source, tmp_path / "out", pools=pools), replace(PARTS, restorer=fakes.make_picky_once)
+    )
     assert (summary["restored"], summary["failed"], summary["restore_actors"]) == (3, 0, 2)
 
 
@@ -53,7 +51,7 @@ def test_the_images_of_an_adapter_that_loads_nowhere_fail_and_the_others_are_don
     for number in range(40):
         (source / f"{number:02d}.png").write_bytes(png(200 if number % 2 else 100))
     manifest = manifest_for(source, tmp_path / "out", limits={"max_failed_fraction": 1.0})
-    summary = restore.run(manifest, parts_with(fakes.make_picky))
+    summary = restore.run(manifest, replace(PARTS, restorer=fakes.make_picky))
     assert (summary["restored"], summary["failed"], summary["restore_actors"]) == (20, 20, 2)
     row = rows_of(tmp_path / "out")["01.png"]
     assert row["reason"] == "adapter_failed" and row["detail"] == "adapter scratch does not load: its file is broken"
