@@ -40,8 +40,6 @@ def test_an_adapter_that_does_not_load_is_tried_on_another_worker(tmp_path: Path
     pools = POOLS | {"restore": {"cpus": 0.5, "memory_gib": 0.1, "max": actors}}
     parts = replace(PARTS, restorer=fakes.make_picky_once)
     summary = restore.run(manifest_for(source, tmp_path / "out", pools=pools), parts)
-        manifest_for(source, tmp_path / "out", pools=pools), replace(PARTS, restorer=fakes.make_picky_once)
-    )
     assert (summary["restored"], summary["failed"], summary["restore_actors"]) == (3, 0, 2)
 
 
