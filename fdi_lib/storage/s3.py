@@ -48,10 +48,12 @@ CONFIG = {
     "response_checksum_validation": "when_required",
 }
 CHECK_S = 30.0  # a store that accepts a connection and says nothing is given up after this at preflight
-TRIES = 5  # at what botocore doesn't try again: the reading of an answer's body, and some answers
+# Tries at what botocore doesn't try again, the reading of an answer's body for one; and rounds of botocore's tries
+# with a store that says that it lives and that we are too fast.
+TRIES = 5
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 20_000  # for a body that arrives in drops: no time-out of botocore's ends that
 _BROKEN_BODY = (BodyError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError, TimeoutError)
-_PASSING = (408, 425, 429)  # time-out, too early, too many requests
+_PASSING = (408, 425, 429, "SlowDown")  # statuses and codes: time-out, too early, too many requests
 _REMEDIES = {
     "NoSuchBucket": "check the bucket's name, the endpoint and the region",
     "InvalidAccessKeyId": "check the access key in the environment or profile",
@@ -209,10 +211,10 @@ class S3Store(Store):
             ResponseParserError,
             BodyError,
         ) as error:
-            if isinstance(error, SSLError):
-                raise StorageRefusedError(
-                    f"{self.uri(path)}: {_said(error)}; check certificates and endpoint"
-                ) from error
+            inner = getattr(error, "kwargs", {}).get("error")
+            if isinstance(error, SSLError) or isinstance(inner, ValueError):  # no request can be made of that endpoint
+                said = f"{self.uri(path)}: {_said(error)}"
+                raise StorageRefusedError(f"{said}; check certificates and endpoint") from error
             where = f" at {self.endpoint_url}" if self.endpoint_url else ""
             said = f"{self.uri(path)}: no answer{where} ({_said(error) or 'time-out'})"
             raise StorageOutageError(f"{said}; run again later") from error
@@ -237,7 +239,8 @@ async def _request(
         try:
             return await _once(getattr(client, method), arguments | {"Bucket": bucket}, patience_s)
         except ClientError as error:
-            if _status(error) not in _PASSING or attempt + 1 == TRIES:
+            passing = _status(error) in _PASSING or error.response["Error"].get("Code") in _PASSING
+            if not passing or attempt + 1 == TRIES:
                 raise
         except _BrokenAnswerError as error:
             if attempt + 1 == TRIES:

@@ -174,7 +174,7 @@ WHERE = {
 def test_an_outage_of_one_kind_of_request(bench: Bench, undisturbed: Store, method: str, part: str) -> None:
     """Reads or writes alone may fail for long: the job says so, and completes later."""
     bench.proxy.rule = lambda request: (
-        Fault(status=503) if request.method == method and part in request.key and (part or not request.key) else None
+        Fault(status=500) if request.method == method and part in request.key and (part or not request.key) else None
     )
     manifest, output = bench.new_run()
     answer = bench.restore(manifest)

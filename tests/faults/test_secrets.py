@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from fdi_lib.errors import StorageOutageError, StorageRefusedError
+from fdi_lib.errors import StorageRefusedError
 from fdi_lib.manifest.settings import StorageSettings
 from fdi_lib.storage.pack import parquet_bytes, tar_bytes
 from fdi_lib.storage.s3 import CONFIG, S3Store
@@ -173,23 +173,15 @@ def test_refused_keys_and_tokens_of_the_environment_are_not_told(place: Place) -
     assert done.returncode == 2 and done.stderr.startswith("fdi: s3://"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("url", "error"),
-    [
-        ("http://planted:planted-secret@127.0.0.1:9", StorageOutageError),
-        ("http://planted:planted-secret@ho st", StorageRefusedError),
-    ],
-)
-def test_a_password_in_the_environments_endpoint_is_not_told(
-    monkeypatch: pytest.MonkeyPatch, url: str, error: type[Exception]
-) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "ho st"])
+def test_a_password_in_the_environments_endpoint_is_not_told(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """No manifest may hold one; the environment's is botocore's business, but the message is ours."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://planted:planted-secret@{host}")
     store = S3Store.at_uri("s3://bucket/out", StorageSettings(region="us-east-1"))
     store.config = {**CONFIG, "retries": {"total_max_attempts": 1}}
-    with pytest.raises(error, match="s3://bucket") as caught:
+    with pytest.raises(StorageRefusedError, match=r"s3://bucket.*endpoint") as caught:
         store.read("run.json")
     assert "planted" not in str(caught.value)
 

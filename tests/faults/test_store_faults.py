@@ -84,10 +84,12 @@ def test_a_create_whose_answer_is_lost_twice_arrives_once(store: S3Store, proxy:
 
 
 @pytest.mark.parametrize(
-    ("fault", "tries"), [(Fault(cut=0.9), TRIES), (Fault(status=429), TRIES), (Fault(status=503), 3)], ids=str
+    ("fault", "tries"),
+    [(Fault(cut=0.9), TRIES), (Fault(status=429), TRIES), (Fault(status=500), 2), (Fault(status=503), 2 * TRIES)],
+    ids=["cut", "too many requests", "broken", "throttled"],
 )
 def test_tries_are_bounded(store: S3Store, proxy: FaultProxy, fault: Fault, tries: int) -> None:
-    store.config = {**CONFIG, "retries": {"mode": "standard", "total_max_attempts": 3}}
+    store.config = {**CONFIG, "retries": {"mode": "standard", "total_max_attempts": 2}}
     store._session = None
     proxy.rule = lambda request: fault
     with pytest.raises(StorageOutageError, match="run again later"):
