@@ -190,12 +190,12 @@ def _spaced(route: str) -> str:
 
 def _pictures(found: Run, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The sample with its thumbnails, grouped by stratum: restored images first."""
-    before = dict(_source_bytes(found, chosen))
+    before, most = dict(_source_bytes(found, chosen)), found.info["manifest"]["limits"]["max_pixels_mp"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in sorted(chosen, key=lambda r: r["image_id"]):
         shown = row["status"] in (Status.RESTORED, Status.REVIEW) and row["output_uri"]
         after = read_output(found.store, row["output_uri"]) if shown else None
-        item = {"row": row, "before": _inline(before.get(row["image_id"])), "after": _inline(after)}
+        item = {"row": row, "before": _inline(before.get(row["image_id"]), most), "after": _inline(after, most)}
         groups[_stratum(row)].append(item)
     order = {status.value: place for place, status in enumerate(Status)}
     ordered = sorted(groups.items(), key=lambda group: (order[group[0][0]], group[0][1]))
@@ -227,11 +227,11 @@ def _source_bytes(found: Run, chosen: Iterable[dict[str, Any]]) -> Iterator[tupl
                     break
 
 
-def _inline(data: bytes | None) -> str:
+def _inline(data: bytes | None, max_pixels_mp: float) -> str:
     if data is None:
         return ""
     try:
-        return base64.b64encode(thumbnail(data, _THUMBNAIL_PX)).decode()
+        return base64.b64encode(thumbnail(data, _THUMBNAIL_PX, max_pixels_mp)).decode()
     except ItemError:
         return ""
 
