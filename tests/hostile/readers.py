@@ -6,6 +6,8 @@ finding.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from fdi_lib.core.views import ViewSpec, make_views
@@ -16,6 +18,7 @@ from fdi_lib.storage import tiff
 from fdi_lib.storage.images import DecodedImage, decode, encode, inspect, thumbnail
 from fdi_lib.storage.metadata import read_xmp
 from fdi_lib.storage.provenance import DIGITAL_SOURCE_TYPE, Label
+from fdi_lib.storage.shards import Member, RangeReader, Row
 from tests.hostile.cases import DECODED, LIMIT_MP
 
 _READING = {Reason.EMPTY_FILE, Reason.NOT_AN_IMAGE, Reason.TRUNCATED, Reason.UNREADABLE, Reason.TOO_LARGE}
@@ -25,8 +28,8 @@ _JPEG_IN_TIFF = 7
 _TARGETS = ("same", "jpeg", "png", "tiff")
 
 
-def exercise(data: bytes) -> str:
-    """Return what became of the bytes: ``DECODED``, or a reason.
+def exercise(data: bytes, limit_mp: float = LIMIT_MP) -> str:
+    """Return what became of an image's bytes: ``DECODED``, or a reason.
 
     Raises:
         AssertionError: a reader breaks its promise.
@@ -34,12 +37,12 @@ def exercise(data: bytes) -> str:
     """
     facts = None
     try:
-        thumbnail(data, 32, LIMIT_MP)
+        thumbnail(data, 32, limit_mp)
     except ItemError as error:
         assert error.reason in _READING, f"thumbnail: {error}"
     try:
-        facts = inspect(data, LIMIT_MP)
-        image = decode(data, LIMIT_MP)
+        facts = inspect(data, limit_mp)
+        image = decode(data, limit_mp)
     except ItemError as error:
         assert error.reason in _READING | {Reason.UNSUPPORTED_PIXELS}, error
         assert (facts is None) <= (error.reason != Reason.UNSUPPORTED_PIXELS), "copied, and yet without facts"
@@ -67,3 +70,32 @@ def _write(image: DecodedImage, target: str) -> None:
     if not lossy:
         np.testing.assert_array_equal(again.pixels, image.pixels)
     assert DIGITAL_SOURCE_TYPE.encode() in read_xmp(result, again.format), "the label is missing"
+
+
+class Held:
+    """One object in memory, as far as a :class:`RangeReader` asks a store."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        assert offset >= 0 and (length is None or length >= 0)
+        return self.data[offset:] if length is None else self.data[offset : offset + length]
+
+
+def exercise_shard(data: bytes, read: Callable[[RangeReader], Iterator[Member | Row]]) -> str:
+    """Return what became of a shard's bytes: ``DECODED`` if all of it was listed, or else the reason.
+
+    Raises:
+        AssertionError: a reader breaks its promise.
+        Exception: what no reader may raise.
+    """
+    try:
+        for item in read(RangeReader(Held(data), "shard", len(data))):  # type: ignore[arg-type]
+            item.name.encode()  # can be stored
+            if isinstance(item, Member) and not item.problem:
+                assert 0 <= item.offset <= item.offset + item.length <= len(data), item
+    except ItemError as error:
+        assert error.reason == Reason.UNREADABLE, error
+        return str(error.reason)
+    return DECODED
