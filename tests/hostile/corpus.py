@@ -13,7 +13,7 @@ from fdi_lib.records import Reason
 from tests.hostile import jpegs, packets, pngs, strangers, tiffs
 from tests.hostile.cases import DECODED, Case, damaged, honest
 from tests.hostile.names import IGNORED, ODD, UNSAFE, on_disk
-from tests.hostile.shards import Shard, member, parquet, rows_table, shards, tar
+from tests.hostile.shards import Shard, member, parquet, pax, record, rows_table, shards, tar
 
 _PER_SHARD = 40
 
@@ -87,7 +87,8 @@ def _named(path: str, data: bytes, unsafe: int) -> Shard:
 
 
 def _named_members() -> Shard:
-    return _named("named.tar", tar(*(member(name) for name in [*ODD, *UNSAFE])), len(UNSAFE))
+    nul = pax(record(b"path", b"nul\0.png"))  # which a plain header cannot hold
+    return _named("named.tar", tar(*(member(name) for name in [*ODD, *UNSAFE]), nul, member("x.png")), len(UNSAFE) + 1)
 
 
 def _named_rows() -> Shard:
