@@ -13,7 +13,7 @@ READY := .venv/.installed
 ADAPTERS := noise jpeg haze rain snow low_light scratch low_resolution
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench weights clean
+.PHONY: help setup demo test check audit bench soak weights clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -26,15 +26,22 @@ demo: $(READY) ## make a small degraded archive, restore it, say where the repor
 test: $(READY) ## run the tests: minutes, offline, no root
 	$(BIN)/python -m pytest
 
-check: $(READY) ## format, lint, types, layers, tests: what CI runs
+check: $(READY) ## format, lint, types, layers, tests, audit: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory audit
+
+audit: $(READY) ## known vulnerabilities of the pinned versions; says so where PyPI can't be asked
+	$(BIN)/python .ci/audit.py
 
 bench: $(READY) ## throughput and overhead tables of this machine
 	$(BIN)/fdi bench manifests/bench/compact-cpu.yaml
+
+soak: $(READY) ## very many small images, drivers killed at random: hours
+	$(BIN)/python -m tests.faults.soak out/soak
 
 weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (hours)
 	for part in base encoder; do $(BIN)/fdi train manifests/train/compact/$$part.yaml || exit; done

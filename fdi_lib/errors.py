@@ -4,9 +4,11 @@
     ├── ManifestError        a user's setting is wrong: file, line, key, value, remedy        exit 2
     ├── RunConflictError     the output belongs to another run, or to no run                  exit 2
     ├── WeightsError         a checkpoint is missing, altered, or of another architecture     exit 2
+    │   └── AdapterLoadError one adapter does not load on one worker: tried elsewhere, then its images fail
     ├── StorageRefusedError  the store said no for good: 403, no such bucket                  exit 2
     ├── CapacityError        a pool that the cluster can never satisfy                        exit 2
     ├── StorageOutageError   the store does not answer: running again resumes                 exit 1
+    ├── LeaseError           another job works on this output, or took it over                exit 1
     └── ItemError            one image cannot be read or restored: becomes a row, never an exit
 
 Anything else that is raised is a bug and stops the job with exit 1.
@@ -52,6 +54,18 @@ class WeightsError(FDIError):
     exit_code = 2
 
 
+class AdapterLoadError(WeightsError):
+    """One adapter could not be loaded: ``adapter`` is its name. The job tries another worker before images fail."""
+
+    def __init__(self, adapter: str, problem: str) -> None:
+        self.adapter, self.problem = adapter, problem
+        super().__init__(adapter, problem)  # both, so that it can be pickled
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"adapter {self.adapter} does not load: {self.problem}"
+
+
 class StorageRefusedError(FDIError):
     """The store refused for good (403, no such bucket): nothing heals by waiting."""
 
@@ -66,6 +80,12 @@ class CapacityError(FDIError):
 
 class StorageOutageError(FDIError):
     """The store does not answer (refused connection, time-out, 5xx after retries): running again resumes."""
+
+    exit_code = 1
+
+
+class LeaseError(FDIError):
+    """Another job works on this output, or has taken it over: running again, when that one is done, resumes."""
 
     exit_code = 1
 

@@ -40,10 +40,13 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"  # failed: the decoder met the end, or a broken stream
     TOO_LARGE = "too_large"  # failed: more pixels than limits.max_pixels_mp
     UNREADABLE = "unreadable"  # failed: any other decoding error
+    TIMEOUT = "timeout"  # failed: not decoded within limits.timeout_s
+    DECODER_DIED = "decoder_died"  # failed: it crashed its decoder, or asked for more memory than its size explains
     MISSING_SOURCE = "missing_source"  # failed: listed, but not there when it was read
-    SOURCE_CHANGED = "source_changed"  # failed: other bytes than the decision was made on
+    SOURCE_CHANGED = "source_changed"  # failed: other bytes than the inventory lists, or others each time it was read
     UNSAFE_NAME = "unsafe_name"  # failed: a name that would leave the output
     WORKER_DIED = "worker_died"  # failed: its worker went away every time it was tried, alone
+    ADAPTER_FAILED = "adapter_failed"  # failed: an adapter it needs could not be loaded, on two workers
     OUTPUT_CONFLICT = "output_conflict"  # failed: another run's bytes already lie at the output's name
     BAD_OUTPUT = "bad_output"  # review: the model returned NaN or a blank picture
 

@@ -116,7 +116,7 @@ def _failed(args: argparse.Namespace) -> Outcome:
 def _verify(args: argparse.Namespace) -> Outcome:
     from jobs import verify
 
-    summary = verify.run(args.output, _storage(args))
+    summary = verify.run(args.output, _storage(args), args.source_bytes)
     return Outcome(summary, verify.text(summary), DIFFERENCES if summary["differences"] else 0)
 
 
@@ -230,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         _takes_storage(command)
         if name == "failed":
             command.add_argument("--reason", help="only this reason, truncated for example")
+        if name == "verify":
+            help = "do not read and hash the sources again: only what is listed is compared"
+            command.add_argument("--no-source-bytes", dest="source_bytes", action="store_false", help=help)
 
     help = "folder or prefix of images -> shards (WebDataset tar or Parquet)"
     commands.add_parser("pack", help=help, add_help=False, allow_abbrev=False).set_defaults(call=_pack)

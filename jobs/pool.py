@@ -111,7 +111,7 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
 
 
 @contextmanager
-def joined(least: Amount, wait_s: float) -> Iterator[Amount]:
+def joined(least: Amount, wait_s: float = 0.0) -> Iterator[Amount]:
     """For the block, the cluster that RAY_ADDRESS names or that this process had joined, else one on this machine.
 
     Yields:

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fdi_lib.errors import ItemError
-from fdi_lib.manifest import StorageSettings
+from fdi_lib.manifest import RestoreManifest, StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.storage import ledger
-from fdi_lib.storage.images import thumbnail
+from fdi_lib.storage.decoder import Decoder
 from fdi_lib.storage.layouts import read_output
 from fdi_lib.storage.run import Run, load_run_at
 from fdi_lib.storage.sources import read_image, read_images
@@ -34,6 +34,7 @@ MAX_PICTURES = 60  # some 2 MB of page
 MAX_LISTED = 100
 MAX_UNCERTAIN = 12
 _THUMBNAIL_PX = 320
+_THUMBNAIL_S = 20.0  # longest time for one; a file that takes longer is shown as an empty frame
 _CANDIDATES = 200  # of a stratum, considered for the sample
 _COLUMNS = [
     "image_id", "shard", "source_uri", "source_bytes", "status", "reason", "detail",
@@ -190,12 +191,14 @@ def _spaced(route: str) -> str:
 
 def _pictures(found: Run, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The sample with its thumbnails, grouped by stratum: restored images first."""
-    before, most = dict(_source_bytes(found, chosen)), found.info["manifest"]["limits"]["max_pixels_mp"]
+    before = dict(_source_bytes(found, chosen))
+    limits = RestoreManifest.model_validate(found.info["manifest"]).limits
+    decoder = Decoder(limits.model_copy(update={"timeout_s": min(limits.timeout_s, _THUMBNAIL_S)}))
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in sorted(chosen, key=lambda r: r["image_id"]):
         shown = row["status"] in (Status.RESTORED, Status.REVIEW) and row["output_uri"]
         after = read_output(found.store, row["output_uri"]) if shown else None
-        item = {"row": row, "before": _inline(before.get(row["image_id"]), most), "after": _inline(after, most)}
+        item = {"row": row, "before": _inline(decoder, before.get(row["image_id"])), "after": _inline(decoder, after)}
         groups[_stratum(row)].append(item)
     order = {status.value: place for place, status in enumerate(Status)}
     ordered = sorted(groups.items(), key=lambda group: (order[group[0][0]], group[0][1]))
@@ -227,11 +230,11 @@ def _source_bytes(found: Run, chosen: Iterable[dict[str, Any]]) -> Iterator[tupl
                     break
 
 
-def _inline(data: bytes | None, max_pixels_mp: float) -> str:
+def _inline(decoder: Decoder, data: bytes | None) -> str:
     if data is None:
         return ""
     try:
-        return base64.b64encode(thumbnail(data, _THUMBNAIL_PX, max_pixels_mp)).decode()
+        return base64.b64encode(decoder.thumbnail(data, _THUMBNAIL_PX)).decode()
     except ItemError:
         return ""
 

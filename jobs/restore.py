@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -18,9 +20,11 @@ import ray
 
 from fdi_lib.core.routing import Backlog
 from fdi_lib.manifest import RestoreManifest, StorageSettings
-from fdi_lib.records import Status
+from fdi_lib.records import Reason, Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
+from fdi_lib.storage.attempts import suspects
+from fdi_lib.storage.lease import held
 from fdi_lib.storage.run import Run, find_run, fingerprint, finish_run, load_run_at, open_run, read_listing
 from fdi_lib.storage.sources import list_objects
 from fdi_lib.storage.store import Store
@@ -31,9 +35,12 @@ from jobs.pool import cluster
 from jobs.preflight import preflight
 from jobs.progress import Tally
 from jobs.shards import check_layout, finish_shards, staged
+from jobs.sigterm import finishing_on_sigterm
 from jobs.stream import decisions
-from jobs.workers import workforce
+from jobs.workers import given_up, workforce
 
+log = logging.getLogger(__name__)
+_LOOKS = 3  # at a source that changes while the job runs
 _JUDGED_AFTER = 50  # images; a broken start is no broken run
 
 
@@ -68,28 +75,59 @@ def _work(
     # The cluster comes before anything is written: it may never be large enough.
     with cluster(manifest.pools, limits.wait_s) as actors, Tally(partial(_source_bytes, output)) as tally:
         job = open_run(manifest, models, numeric_profile(manifest))
-        already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
         attempt = 1 if again is None else pc.max(again["attempt"]).as_py() + 1
-        load_done = partial(ray.get, ray.put(ledger.done_index(job.store))) if again is None else None
+        backlog = Backlog(suspects=suspects(job.store, attempt))
+        dispatcher = Dispatcher(workforce(manifest, job.info, parts, actors, attempt), backlog, attempt)
+        with held(job.store, on_loss=partial(dispatcher.stop, 0.0)):
+            ledger.compact(job.store)
+            already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
+            with finishing_on_sigterm(dispatcher.stop, limits.grace_s):
+                for counts in _finished(manifest, parts, job.store, dispatcher, tally, again):
+                    tally.add(counts)
+                    if not dispatcher.stopping and tally.failed_more_than(limits.max_failed_fraction, _JUDGED_AFTER):
+                        stopped_early = True
+                        dispatcher.stop(limits.grace_s)
+            tally.counts.update(dispatcher.stats)
+            if dispatcher.stopping and not stopped_early:
+                raise KeyboardInterrupt
+            if not stopped_early:
+                finish_shards(manifest, job.store, everything=again is None)
+                job = job if again is not None else _closed(job)
+            report.run(manifest.output.uri, manifest.output.storage)
+    return _summary(job, tally, already_done, stopped_early)
+
+
+def _finished(
+    manifest: RestoreManifest,
+    parts: Parts,
+    output: Store,
+    dispatcher: Dispatcher,
+    tally: Tally,
+    again: pa.Table | None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the counts of every finished unit. A source that changed since it was looked at is looked at again."""
+    load_done = partial(ray.get, ray.put(ledger.done_index(output))) if again is None else None
+    for _ in range(_LOOKS):
         only, only_objects = _selection(manifest, again)
         decode = Decode(manifest, parts.view_spec(manifest.models), load_done, only)
         decided = decisions(manifest, decode, partial(parts.classifier, manifest), only_objects)
-        dispatcher = Dispatcher(workforce(manifest, job.info, parts, actors), Backlog(), attempt)
         with closing(dispatcher.run(tally.watch(decided))) as finished:
-            for counts in finished:
-                tally.add(counts)
-                if tally.failed_more_than(limits.max_failed_fraction, of_at_least=_JUDGED_AFTER):
-                    stopped_early = True
-                    break
-        tally.counts.update(dispatcher.stats)
-        if not stopped_early:
-            finish_shards(manifest, job.store, everything=again is None)
-    if not stopped_early and again is None:
-        found = read_listing(job.store)
-        assert found is not None, "the stream ended before its listing"
-        job = finish_run(job, found["ignored"], found["listing"])
-    report.run(manifest.output.uri, manifest.output.storage)
-    return _summary(job, tally, already_done, stopped_early)
+            yield from finished
+        again = dispatcher.take_changed()
+        if again is None or dispatcher.stopping:
+            return
+        log.warning("%d sources changed since they were classified; they are classified again", again.num_rows)
+    detail = f"it had other bytes each of {_LOOKS} times; retry it when nobody writes to it"
+    with closing(dispatcher.run(iter([given_up(again, Reason.SOURCE_CHANGED, detail)]))) as finished:
+        yield from finished
+
+
+def _closed(job: Run) -> Run:
+    """The run, noted as finished."""
+    ledger.compact(job.store)
+    found = read_listing(job.store)
+    assert found is not None, "the stream ended before its listing"
+    return finish_run(job, found["ignored"], found["listing"])
 
 
 def _preflight(manifest: RestoreManifest, parts: Parts) -> tuple[Run | None, dict[str, Any]]:

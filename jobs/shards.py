@@ -22,7 +22,7 @@ from fdi_lib.storage.layouts import shard_path
 from fdi_lib.storage.outputs import not_in_a_shard, staging_folders
 from fdi_lib.storage.sources import is_image, list_objects, path_below
 from fdi_lib.storage.store import ObjectEntry, Store, extension
-from jobs.dispatch import cause
+from jobs.pulled import cause
 
 log = logging.getLogger(__name__)
 _OBJECTS_PER_BLOCK = 1000

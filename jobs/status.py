@@ -1,6 +1,6 @@
-"""``fdi status``: how far a run is, read from its output alone (``run.json`` and the ledger).
+"""``fdi status``: how far a run is, read from its output alone (``run.json``, the ledger, the lease).
 
-Does NOT know whether the job's processes are alive, nor Ray.
+Does NOT know Ray, nor the job's processes beyond what their lease says.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from fdi_lib.manifest import StorageSettings
 from fdi_lib.records import Status
 from fdi_lib.storage import ledger
+from fdi_lib.storage.lease import newest
 from fdi_lib.storage.run import load_run_at, read_listing
 
 
@@ -28,7 +29,8 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
 
     Returns:
         ``output, finished, images, <one key per status>, progress`` (share of the source's bytes, None if unknown),
-        ``seconds, images_per_s, eta_s`` (None if unknown) and ``reasons``. Pauses between resumed runs count as time.
+        ``seconds, images_per_s, eta_s`` (None if unknown), ``reasons`` and ``job`` (who holds the lease, "" for nobody;
+        a job that was killed holds it until another one takes it). Pauses between resumed runs count as time.
 
     Raises:
         RunConflictError: no run there.
@@ -42,6 +44,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
     total = found.info["listing"] or (listed and listed["listing"])
     progress = 1.0 if found.finished else _share(pc.sum(rows["source_bytes"]).as_py() or 0, total)
     counts = Counter(rows["status"].to_pylist())
+    lease = newest(found.store)
     return {
         "output": found.store.uri(),
         "started": found.info["started"],
@@ -53,6 +56,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
         "images_per_s": rows.num_rows / seconds,
         "eta_s": seconds * (1 - progress) / progress if progress else None,
         "reasons": dict(Counter(reason for reason in rows["reason"].to_pylist() if reason).most_common()),
+        "job": lease.name if lease and not lease.released else "",
     }
 
 
@@ -64,6 +68,7 @@ def _share(done_bytes: int, listing: dict[str, Any] | None) -> float | None:
 def text(summary: dict[str, Any]) -> str:
     """The summary for people."""
     state = f"finished {summary['finished']}" if summary["finished"] else "not finished"
+    state += f", held by {summary['job']}" if summary["job"] else ""
     speed = f"{summary['images']:,} images, {summary['images_per_s']:.2f} a second"
     if summary["progress"] is not None and not summary["finished"]:
         speed += f"; {summary['progress']:.0%} of the bytes, about {_duration(summary['eta_s'])} left"

@@ -22,7 +22,7 @@ from fdi_lib.storage.assemble import companion_path, contents
 from fdi_lib.storage.layouts import read_shard, shard_path
 from fdi_lib.storage.outputs import DELIVERED, safe_name
 from fdi_lib.storage.provenance import sidecar
-from fdi_lib.storage.run import Run, load_run_at
+from fdi_lib.storage.run import RUN_FILE, Run, load_run_at
 from fdi_lib.storage.sources import list_objects, read_images
 from fdi_lib.storage.store import Store, extension
 from jobs.failed import printable
@@ -30,6 +30,16 @@ from jobs.failed import printable
 _COLUMNS = ["image_id", "shard", "source_uri", "source_sha256", "status", "attempt"]
 _COLUMNS += ["output_uri", "output_sha256", "output_bytes"]
 _OBJECTS_PER_BLOCK = 1000
+# What lies at the top of an output, and how its names end.
+_OWN = {
+    "images": "",
+    "shards": "",
+    "_control": "",
+    "report": "",
+    "ledger": ".parquet",
+    RUN_FILE: "",
+    "plan.parquet": "",
+}
 # What a sidecar and a row both hold. ``run`` is run.json's; ``output.name`` is where it was before it was in a shard.
 _SIDECAR_FACTS = ("image_id", "source", "outcome", "classification", "restoration", "gates", "output")
 _SIDECAR_ONLY = ("output.name",)
@@ -43,8 +53,13 @@ class Difference(NamedTuple):
     detail: str = ""
 
 
-def run(output: str, storage: StorageSettings) -> dict[str, Any]:
+def run(output: str, storage: StorageSettings, source_bytes: bool = True) -> dict[str, Any]:
     """Compare source, ledger and outputs of the run at ``output``.
+
+    Args:
+        output: URI of the run's output.
+        storage: how to reach it.
+        source_bytes: read and hash the sources, too; otherwise only what is listed is compared.
 
     Returns:
         ``output, finished, images`` (in the source), ``rows``, ``differences`` (their number) and ``found``: each
@@ -57,9 +72,10 @@ def run(output: str, storage: StorageSettings) -> dict[str, Any]:
     whole = ledger.load_effective(found.store)
     rows = {row["image_id"]: row | {"at": at} for at, row in enumerate(whole.select(_COLUMNS).to_pylist())}
     sidecars = Sidecars(whole, found.info)
-    images, differences = _check_source(found, rows)
+    images, differences = _check_source(found, rows, source_bytes)
     differences += _check_rows(found.store, rows)
     differences += _check_outputs(found, rows, _companions(found), sidecars)
+    differences += _check_strangers(found.store, rows)
     return {
         "output": found.store.uri(),
         "finished": found.info["finished"],
@@ -106,13 +122,13 @@ def _facts(document: dict[str, Any]) -> dict[str, Any]:
     return {key: fact for key, fact in found.items() if key not in _SIDECAR_ONLY}
 
 
-def _check_source(found: Run, rows: dict[str, dict[str, Any]]) -> tuple[int, list[Difference]]:
+def _check_source(found: Run, rows: dict[str, dict[str, Any]], with_bytes: bool) -> tuple[int, list[Difference]]:
     """Every source image has a row, every row a source image, and the bytes are those that were decided on."""
     source = found.source
     store, seen, differences = Store.open(source.uri, source.storage), set(), []
     for block in list_objects(source, _OBJECTS_PER_BLOCK, found.store.uri()):
         for entry in block:
-            for reference, data in read_images(store, source, entry):
+            for reference, data in read_images(store, source, entry, with_bytes):
                 image_id = reference["image_id"]
                 if image_id in seen:
                     differences.append(Difference("name twice in the source", image_id))
@@ -123,7 +139,7 @@ def _check_source(found: Run, rows: dict[str, dict[str, Any]]) -> tuple[int, lis
                 elif isinstance(data, ItemError):
                     if row["status"] != Status.FAILED:
                         differences.append(Difference("source can't be read any more", image_id, str(data)))
-                elif row["source_sha256"] and _sha256(data) != row["source_sha256"]:
+                elif with_bytes and row["source_sha256"] and _sha256(data) != row["source_sha256"]:
                     differences.append(Difference("source changed after its row", image_id))
     differences += [Difference("row without a source image", image_id) for image_id in sorted(rows.keys() - seen)]
     return len(seen), differences
@@ -236,6 +252,19 @@ def _check_shards(
             yield Difference("not carried over", uri)
         else:
             yield Difference("sidecar is missing", sidecar_of["image_id"], uri)
+
+
+def _check_strangers(store: Store, rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    """Nothing lies in the output that no run would put there; delivered images were looked at already."""
+    known = {f"{row['status']}/{safe_name(row)}.json" for row in rows.values() if row["status"] not in DELIVERED}
+    known |= {row["output_uri"].removeprefix(store.uri("")).lstrip("/") for row in rows.values()}
+    for entry in store.walk():
+        folder = entry.path.partition("/")[0]
+        ours = _OWN.get(folder, "?")
+        if folder in ("review", "failed"):
+            ours = entry.path if entry.path in known else "?"
+        if not entry.path.endswith(ours):
+            yield Difference("no run puts this here", entry.path)
 
 
 def _compare(row: dict[str, Any], data: bytes) -> Iterator[Difference]:

@@ -5,22 +5,26 @@ Apart from the driver's files, so that a worker imports no more than it needs. D
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from fdi_lib.manifest import RestoreManifest
+from fdi_lib.core.routing import Worker
+from fdi_lib.manifest import RestoreManifest, RestorePool
 from fdi_lib.records import Reason, Status
 from fdi_lib.stages.restore import Restore
+from fdi_lib.storage.attempts import note_loss
+from fdi_lib.storage.store import Store
 from jobs.dispatch import Workforce
 from jobs.parts import Parts
 
 _GIB = 2**30
 
 
-def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, actors: int) -> Workforce:
+def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, actors: int, attempt: int) -> Workforce:
     """Put together who does the router's work.
 
     Args:
@@ -28,17 +32,18 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
         run: run.json's content.
         parts: how models are made.
         actors: restore actors at most.
+        attempt: number of this attempt in the ledger.
     """
+    output = Store.open(manifest.output.uri, manifest.output.storage)
     pool = manifest.pools.restore
     make = partial(Restore, manifest, run, partial(parts.restorer, manifest))
-    restoring = ray.remote(RestoreActor).options(
-        num_cpus=pool.cpus, num_gpus=pool.gpus, memory=int(pool.memory_gib * _GIB)
-    )
+    restoring = actor_class(pool)
     copying = ray.remote(copy_images).options(num_cpus=0)
     return Workforce(
         hire=lambda: restoring.remote(make),
         finish=lambda rows, attempt: copying.remote(manifest, run, rows, attempt),
         give_up=given_up,
+        note_loss=lambda image_ids, losses: note_loss(output, image_ids, attempt, losses),
         least=pool.min,
         most=actors,
         capacity=pool.resident_adapters,
@@ -46,16 +51,26 @@ def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, acto
     )
 
 
-class RestoreActor:
-    """One restore stage with its models, kept loaded."""
+def actor_class(pool: RestorePool) -> Any:
+    """The Ray actor class of restore workers, with a pool's resources."""
+    return ray.remote(RestoreActor).options(
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        memory=int(pool.memory_gib * _GIB),
+        max_concurrency=Worker(0, 0).limit + 1,  # and one for ready()
+    )
 
-    def __init__(self, make: partial[Restore]) -> None:
+
+class RestoreActor:
+    """One restore stage with its models, kept loaded. Its units run in threads; one at a time has the model."""
+
+    def __init__(self, make: Callable[[], Restore]) -> None:
         """Load the models."""
         self._stage = make()
 
-    def ready(self) -> bool:
-        """Return once the models are loaded."""
-        return True
+    def ready(self) -> str:
+        """Return the node's id once the models are loaded."""
+        return ray.get_runtime_context().get_node_id()
 
     def work(self, rows: pa.Table, attempt: int) -> dict[str, Any]:
         """Finish one unit; return its counts."""
@@ -67,8 +82,7 @@ def copy_images(manifest: RestoreManifest, run: dict[str, Any], rows: pa.Table, 
     return Restore(manifest, run)(rows, attempt)
 
 
-def given_up(rows: pa.Table) -> pa.Table:
-    """Rows of images that no worker survives, as failed ones."""
-    detail = "the process that restored it died every time; look into the image, or give pools.restore more memory_gib"
-    fate = {"status": Status.FAILED, "reason": Reason.WORKER_DIED, "detail": detail, "route": ""}
+def given_up(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:
+    """Rows of images that can't be done, as failed ones that need no model."""
+    fate = {"status": Status.FAILED, "reason": reason, "detail": detail, "route": ""}
     return pa.Table.from_pylist([row | fate for row in rows.to_pylist()], schema=rows.schema)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fdi_lib.core.decision import Decision, Restored
 from fdi_lib.core.views import ViewSpec
+from fdi_lib.errors import AdapterLoadError
 from fdi_lib.manifest import ModelSettings, RestoreManifest
 
 SPEC = ViewSpec(size_px=16, crops=1)
@@ -23,7 +26,7 @@ class FakeClassifier:
     view_spec = SPEC
 
     def classify_views(self, views: np.ndarray) -> list[Decision]:
-        assert views.dtype == np.uint8 and views.shape[1:] == (SPEC.count, SPEC.size_px, SPEC.size_px, 3)
+        assert views.dtype == np.uint8 and views.shape[3:] == (views.shape[2], 3)
         return [self._decide(float(view[0].mean())) for view in views]
 
     def _decide(self, mean: float) -> Decision:
@@ -94,6 +97,36 @@ class SlowRestorer(FakeRestorer):
         return super()._restore(image, key)
 
 
+class MeddlingRestorer(FakeRestorer):
+    """While it starts, somebody changes ``meddled.png`` in the source, and ``restless.png`` each time anew."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__()
+        rng = np.random.default_rng(time.monotonic_ns())
+        for name in ("meddled.png", "restless.png"):
+            if (source / name).exists() and (name == "restless.png" or not (source / "changed").exists()):
+                pixels = rng.integers(180, 220, (48, 64, 3)) if name == "restless.png" else np.full((48, 64, 3), 200)
+                Image.fromarray(pixels.astype(np.uint8)).save(source / name)
+        (source / "changed").touch()
+
+
+class PickyRestorer(FakeRestorer):
+    """Can't load the adapter for scratches; with ``marker``, only the first worker can't."""
+
+    def __init__(self, marker: Path | None) -> None:
+        super().__init__()
+        self._can = marker is not None and marker.exists()
+        if marker:
+            marker.touch()
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        if not self._can and "scratch" in decisions[0].route:
+            raise AdapterLoadError("scratch", "its file is broken")
+        return super().restore(images, decisions, noise_keys)
+
+
 def describe(models: ModelSettings) -> dict[str, Any]:
     return {"adapters": {name: {"sha256": name * 8} for name in _ADAPTERS}}
 
@@ -120,6 +153,18 @@ def make_deadly(manifest: RestoreManifest) -> DeadlyRestorer:
 
 def make_slow(manifest: RestoreManifest) -> SlowRestorer:
     return SlowRestorer()
+
+
+def make_meddling(manifest: RestoreManifest) -> MeddlingRestorer:
+    return MeddlingRestorer(Path(manifest.source.uri))
+
+
+def make_picky_once(manifest: RestoreManifest) -> PickyRestorer:
+    return PickyRestorer(Path(f"{manifest.source.uri}.marker"))
+
+
+def make_picky(manifest: RestoreManifest) -> PickyRestorer:
+    return PickyRestorer(None)
 
 
 if __name__ == "__main__":  # a driver for tests that start the job as a process of its own

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,25 @@ rgw thread pool size = 32
 """
 
 
+class Gateway:
+    """The process that speaks S3. What it stored lies elsewhere, and outlives it."""
+
+    def __init__(self, launch: Callable[[], subprocess.Popen[bytes]], await_answer: Callable[[], None]) -> None:
+        self._launch, self._await_answer = launch, await_answer
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; nothing if it runs."""
+        if not hasattr(self, "_process") or self._process.poll() is not None:
+            self._process = self._launch()
+            self._await_answer()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+
 @dataclass(frozen=True)
 class S3Server:
     """Where the server is, and who may use it."""
@@ -66,6 +85,7 @@ class S3Server:
     endpoint_url: str
     access_key: str
     secret_key: str
+    gateway: Gateway
     region: str = "us-east-1"
 
     def environment(self) -> dict[str, str]:
@@ -83,11 +103,12 @@ class S3Server:
     def make_bucket(self, prefix: str = "test") -> str:
         """Create a bucket with a new name and return the name."""
         name = f"{prefix}-{uuid.uuid4().hex[:12]}"
-        self._client.create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
         return name
 
     @cached_property
-    def _client(self):
+    def client(self):
+        """Plain S3 calls, past every store and proxy."""
         import botocore.session
 
         return botocore.session.Session().create_client(
@@ -137,7 +158,7 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> S3Server:
     fsid = str(uuid.uuid4())
     conf = folder / "ceph.conf"
     conf.write_text(_CONF.format(fsid=fsid, folder=folder, port=port, mon_v1=mon_v1, mon_v2=mon_v2))
-    server = S3Server(f"http://127.0.0.1:{port}", "testkey", uuid.uuid4().hex)
+    url, access_key, secret_key = f"http://127.0.0.1:{port}", f"AK{uuid.uuid4().hex[:18]}".upper(), uuid.uuid4().hex
 
     def once(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
@@ -145,9 +166,10 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> S3Server:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
         return done.stdout
 
-    def keep(*command: str) -> None:
-        with open(folder / "log" / f"{command[0]}.out", "wb") as log:
+    def keep(*command: str) -> subprocess.Popen[bytes]:
+        with open(folder / "log" / f"{command[0]}.out", "ab") as log:
             started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        return started[-1]
 
     keyring = folder / "keyring"
     everything = [word for part in ("mon", "osd", "mgr", "mds") for word in ("--cap", part, "allow *")]
@@ -166,11 +188,11 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> S3Server:
     once(*ceph, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost")
     keep(*osd, "-f")
     _wait(lambda: "1 up" in once(*ceph, "osd", "stat"), folder)
-    keep("radosgw", "-c", str(conf), "-n", "client.rgw.a", "-f")
-    _wait(lambda: _answers(server.endpoint_url), folder)
-    keys = ("--access-key", server.access_key, "--secret-key", server.secret_key)
+    rgw = ("radosgw", "-c", str(conf), "-n", "client.rgw.a", "-f")
+    gateway = Gateway(lambda: keep(*rgw), lambda: _wait(lambda: _answers(url), folder))
+    keys = ("--access-key", access_key, "--secret-key", secret_key)
     once("radosgw-admin", "-c", str(conf), "user", "create", "--uid=test", "--display-name=test", *keys)
-    return server
+    return S3Server(url, access_key, secret_key, gateway)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -15,6 +15,7 @@ from fdi_lib.manifest import load_manifest
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"jobs", "fdi_lib", "cluster", "manifests", "tests", "docs", ".ci"}
 TOP_FILES = {"pyproject.toml", "README.md", "Makefile", "CHANGELOG.md", "LICENSE"}
+WHOLE = ("faults", "hostile")  # folders of tests about no part of the source in particular: docs/SECURITY.md
 MAX_LINES = 300
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MANIFESTS = sorted((ROOT / "manifests").rglob("*.yaml"))
@@ -52,9 +53,9 @@ def test_no_file_is_long_without_a_reason() -> None:
 
 
 def test_test_folders_mirror_the_source() -> None:
-    """tests/core is about fdi_lib/core, tests/jobs about jobs; tests/hostile attacks whatever reads files."""
+    """tests/core is about fdi_lib/core, tests/jobs about jobs; what attacks the whole lies aside."""
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
-    folders -= {Path("hostile")}
+    folders -= {Path(name) for name in WHOLE}
     assert not {str(f) for f in folders if not (ROOT / f).is_dir() and not (ROOT / "fdi_lib" / f).is_dir()}
 
 
@@ -66,6 +67,71 @@ def test_no_job_knows_the_command_line() -> None:
                 continue
             imports = [ast.unparse(n) for n in ast.walk(part) if isinstance(n, ast.Import | ast.ImportFrom)]
             assert not re.search(r"jobs\.cli|from jobs import .*\bcli\b", "\n".join(imports)), path
+
+
+# Calls that run, or may run, what a file from elsewhere says; each may stand with its harmless keyword.
+UNSAFE_CALLS = {
+    "eval": None, "exec": None, "os.system": None,
+    "pickle.load": None, "pickle.loads": None, "pickle.Unpickler": None, "marshal.loads": None, "shelve.open": None,
+    "cloudpickle.load": None, "cloudpickle.loads": None, "joblib.load": None, "dill.load": None, "dill.loads": None,
+    "yaml.load": None, "yaml.load_all": None, "yaml.full_load": None, "yaml.unsafe_load": None,
+    "torch.load": ("weights_only", True), "np.load": ("allow_pickle", False),
+}  # fmt: skip
+LIBRARIES = ("transformers", "diffusers")  # whose from_pretrained takes a pickle where no safetensors lie
+
+
+def unsafe_calls(code: str) -> list[str]:
+    """Calls that no file of this project may make."""
+    tree = ast.parse(code)
+    theirs: set[str] = set()
+    whole: dict[str, str] = {}  # what a name from `from x import y as z` is in full
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            whole |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            theirs |= {a.asname or a.name for a in node.names if node.module.partition(".")[0] in LIBRARIES}
+        if isinstance(node, ast.Import):
+            whole |= {alias.asname: alias.name for alias in node.names if alias.asname and alias.name != "numpy"}
+    found = []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        first, dot, rest = ast.unparse(call.func).partition(".")
+        name = f"{whole.get(first, first)}{dot}{rest}"
+        said = {key.arg: getattr(key.value, "value", ...) for key in call.keywords}
+        harmless = UNSAFE_CALLS.get(name)
+        if name in UNSAFE_CALLS and not (harmless and said.get(harmless[0], ...) is harmless[1]):
+            found.append(name)
+        if said.get("trust_remote_code", False) is not False or said.get("shell", False) is not False:
+            found.append(f"{name} that runs what it is given")
+        loads = rest.rpartition(".")[2] == "from_pretrained" and (first in theirs or first in LIBRARIES)
+        if loads and "Tokenizer" not in name and said.get("use_safetensors") is not True:  # tokenizers are JSON
+            found.append(f"{name} without use_safetensors=True")
+    return found
+
+
+def test_no_file_runs_what_comes_from_elsewhere() -> None:
+    code = [path for folder in ("fdi_lib", "jobs") for path in (ROOT / folder).rglob("*.py")]
+    assert len(code) > 100
+    found = {str(path.relative_to(ROOT)): unsafe_calls(path.read_text()) for path in code}
+    assert not {name: calls for name, calls in found.items() if calls}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle\npickle.loads(b'')",
+        "from pickle import loads as read\nread(b'')",
+        "import pickle as p\np.load(f)",
+        "import yaml\nyaml.load(f, Loader=yaml.Loader)",
+        "import torch\ntorch.load(f)",
+        "import torch\ntorch.load(f, weights_only=False)",
+        "import numpy as np\nnp.load(f, allow_pickle=True)",
+        "from transformers import AutoModel\nAutoModel.from_pretrained(x)",
+        "import diffusers\ndiffusers.UNet2DConditionModel.from_pretrained(x, use_safetensors=None)",
+        "from transformers import CLIPTokenizer\nCLIPTokenizer.from_pretrained(x, trust_remote_code=True)",
+        "import subprocess\nsubprocess.run(x, shell=True)",
+    ],
+)
+def test_unsafe_calls_are_found(code: str) -> None:
+    assert len(unsafe_calls(code)) == 1
 
 
 PRIVATE = re.compile(r"(?<![\w.])/(?:work|home/(?!ray\b)|Users)/|[.]library\b|\bissue #?\d|[.]{2}/shared")

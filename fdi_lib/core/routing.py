@@ -8,7 +8,7 @@ and a guess of what it holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from fdi_lib.core.decision import parse_route
 
 TRIES = 3  # times that a unit may take its worker down before its images are given up
-PATIENCE = 8  # units per worker that may overtake a waiting one
+PATIENCE = 8  # units per worker that may be sent before one that is due
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Unit:
         route: names of the adapters; empty when no model is needed.
         rows: ``records.DECISION`` rows.
         tries: how often it was sent, this time included.
-        since: number of units sent before this one was ready.
+        due: number of sent units from which on it goes before those that are not due.
+        avoid: workers that could not load its adapters.
     """
 
     route: str
     rows: pa.Table
     tries: int = 1
-    since: int = 0
+    due: int = 0
+    avoid: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -45,34 +47,46 @@ class Worker:
     Args:
         key: its number.
         capacity: adapters that it keeps loaded.
-        limit: units that it may have in flight.
+        limit: units that it may have in flight: one is restored while the next is read and the last is written.
         adapters: what it holds, least recently used first.
         in_flight: units that were sent and have not come back.
+        alone: a suspect is in flight, which must have no company: if the worker dies, it is guilty.
     """
 
     key: int
     capacity: int
-    limit: int = 2
+    limit: int = 3
     adapters: list[str] = field(default_factory=list)
     in_flight: int = 0
+    alone: bool = False
 
     @property
     def free(self) -> bool:
         """Whether another unit may be sent."""
-        return self.in_flight < self.limit
+        return self.in_flight < self.limit and not self.alone
+
+    def may_take(self, unit: Unit) -> bool:
+        """Whether this unit may be sent."""
+        return self.free and self.key not in unit.avoid and (unit.tries == 1 or self.in_flight == 0)
 
     def missing(self, route: str) -> int:
         """Adapters of the route that would have to be loaded."""
         return len(set(parse_route(route)) - set(self.adapters))
 
-    def assign(self, route: str) -> int:
+    def assign(self, unit: Unit) -> int:
         """Note a unit that was sent; return how many adapters it makes the worker load."""
-        loads = self.missing(route)
-        names = parse_route(route)
+        loads = self.missing(unit.route)
+        names = parse_route(unit.route)
         kept = [name for name in self.adapters if name not in names]
         self.adapters = (kept + list(dict.fromkeys(names)))[-max(self.capacity, len(names)) :]
         self.in_flight += 1
+        self.alone = unit.tries > 1
         return loads
+
+    def came_back(self) -> None:
+        """Note that a unit is no longer in flight."""
+        self.in_flight -= 1
+        self.alone = False
 
 
 class Backlog:
@@ -83,10 +97,19 @@ class Backlog:
         unit_pixels: most pixels of a unit (one image may exceed it alone).
         limit: images that may wait; the owner stops pulling when ``full``.
         max_age_s: longest time that an incomplete unit waits for more images of its route.
+        suspects: images that workers died with before this run, and how many: each is a unit of its own.
     """
 
-    def __init__(self, unit_images: int = 32, unit_pixels: int = 64_000_000, limit: int = 4096, max_age_s: float = 5.0):
+    def __init__(
+        self,
+        unit_images: int = 32,
+        unit_pixels: int = 64_000_000,
+        limit: int = 32_768,
+        max_age_s: float = 5.0,
+        suspects: Mapping[str, int] | None = None,
+    ) -> None:
         self.unit_images, self.unit_pixels, self.limit, self.max_age_s = unit_images, unit_pixels, limit, max_age_s
+        self._suspects = dict(suspects or {})
         self.ready: deque[Unit] = deque()
         self.images = 0
         self.sent = 0
@@ -100,6 +123,7 @@ class Backlog:
     def add(self, rows: pa.Table, now: float) -> None:
         """Take in decision rows of any routes; units that become complete are ready at once."""
         self.images += rows.num_rows
+        rows = self._without_suspects(rows)
         for route in pc.unique(rows["route"]).to_pylist():
             added = rows.filter(pc.equal(rows["route"], route))
             waiting, since = self._partial.pop(route, (None, now))
@@ -132,43 +156,61 @@ class Backlog:
         self.images += sum(unit.rows.num_rows for unit in units)
         self.ready.extendleft(reversed(units))
 
+    def _without_suspects(self, rows: pa.Table) -> pa.Table:
+        """Make units of the suspects among the rows; return the others."""
+        if not self._suspects or not rows.num_rows:
+            return rows
+        suspect = pc.is_in(rows["image_id"], pa.array(list(self._suspects)))
+        for row in (alone := rows.filter(suspect)).to_batches(max_chunksize=1):
+            tries = min(self._suspects[row["image_id"][0].as_py()] + 1, TRIES)
+            self._make_ready(row["route"][0].as_py(), pa.Table.from_batches([row]), tries)
+        return rows.filter(pc.invert(suspect)) if alone.num_rows else rows
+
     def _cut(self, rows: pa.Table) -> int:
         """How many of the first rows make the largest allowed unit."""
         pixels = np.cumsum(_pixels(rows))
         return max(1, min(self.unit_images, int(np.searchsorted(pixels, self.unit_pixels, side="right"))))
 
-    def _make_ready(self, route: str, rows: pa.Table) -> None:
-        self.ready.append(Unit(route, rows, since=self.sent))
+    def _make_ready(self, route: str, rows: pa.Table, tries: int = 1) -> None:
+        # In order of arrival it would be sent after those that are ready; a longer wait buys fewer loads.
+        self.ready.append(Unit(route, rows, tries, due=self.sent + 2 * len(self.ready)))
 
 
 def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | None:
     """Pick the next ready unit that needs a model, and its worker.
 
-    In this order: a unit overtaken too often goes anywhere; a unit whose adapters a free worker holds; a unit that
-    nobody holds, where it evicts least; a unit whose holders are all busy, to an idle worker (the route spreads).
+    In this order: a unit whose adapters a free worker holds; a unit that nobody holds, where it evicts least; a unit
+    whose holders are all busy, to an idle worker (the route spreads). Where units are overdue, only they are looked
+    at; an overdue suspect stops all sending until a worker has nothing else in flight.
 
     Returns:
         Index into ``backlog.ready`` and the worker, or None when nothing should be sent now.
     """
-    free = [worker for worker in workers if worker.free]
-    if not free:
+    if not any(worker.free for worker in workers):
         return None
-    units = [(index, unit) for index, unit in enumerate(backlog.ready) if unit.route]
-    routes: dict[str, int] = {}
-    for index, unit in units:
-        if backlog.sent - unit.since > PATIENCE * len(workers):
-            return index, _cheapest(unit.route, free)
-        routes.setdefault(unit.route, index)
-    for route, index in routes.items():
-        holders = [worker for worker in free if not worker.missing(route)]
-        if holders:
+    kinds: dict[tuple[str, int, frozenset[int]], int] = {}  # the unit of each kind that waits longest
+    for index, unit in enumerate(backlog.ready):
+        if unit.route:
+            kinds.setdefault((unit.route, min(unit.tries, 2), unit.avoid), index)
+    waiting: list[tuple[str, int, list[Worker]]] = []
+    overdue: list[tuple[str, int, list[Worker]]] = []
+    for (route, tries, _), index in sorted(kinds.items(), key=lambda kind: -kind[0][1]):  # suspects, then by waiting
+        unit = backlog.ready[index]
+        takers = [worker for worker in workers if worker.may_take(unit)]
+        is_late = backlog.sent > unit.due + PATIENCE * len(workers)
+        if is_late and tries > 1 and not takers:
+            return None
+        if takers:
+            (overdue if is_late else waiting).append((route, index, takers))
+    waiting = overdue or waiting
+    for route, index, takers in waiting:
+        if holders := [worker for worker in takers if not worker.missing(route)]:
             return index, min(holders, key=lambda worker: worker.in_flight)
-    for route, index in routes.items():
+    for route, index, takers in waiting:
         if all(worker.missing(route) for worker in workers):
-            return index, _cheapest(route, free)
-    idle = [worker for worker in free if worker.in_flight == 0]
-    for route, index in routes.items():
-        if idle:
+            return index, _cheapest(route, takers)
+    for route, index, takers in waiting:
+        if idle := [worker for worker in takers if worker.in_flight == 0]:
             return index, _cheapest(route, idle)
     return None
 
@@ -183,17 +225,22 @@ def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:
     return min(workers, key=cost)
 
 
-def after_loss(unit: Unit) -> list[Unit]:
-    """What to send again after a unit took its worker down: the unit, its halves, or nothing.
+def after_loss(unit: Unit, alone: bool) -> list[Unit]:
+    """What to send again after a worker died with a unit: the unit, its halves, or nothing.
 
-    From the second loss on a unit is halved, so that a guilty image ends up alone; alone it has ``TRIES`` tries in all.
-    An empty list means that this one image is given up.
+    Args:
+        unit: what was in flight.
+        alone: it was the only one, so it is guilty; otherwise it is suspected, and goes alone from now on.
+
+    Returns:
+        Units with more tries. A guilty suspect is halved, so that a guilty image ends up alone; alone it has
+        ``TRIES`` tries in all. An empty list means that this one image is given up.
     """
     count = unit.rows.num_rows
+    if unit.tries == 1 or not alone:
+        return [replace(unit, tries=max(2, unit.tries))]
     if count == 1:
         return [replace(unit, tries=unit.tries + 1)] if unit.tries < TRIES else []
-    if unit.tries == 1:
-        return [replace(unit, tries=2)]
     half = count // 2
     return [replace(unit, rows=rows, tries=2) for rows in (unit.rows.slice(0, half), unit.rows.slice(half))]
 

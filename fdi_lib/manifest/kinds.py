@@ -260,6 +260,10 @@ class BenchManifest(Settings):
         default=("job", "plain"), min_length=1, description="Tables to make."
     )
     repeats: int = Field(default=7, ge=1, description="Interleaved pairs of runs; the median is reported.")
+    fake_device: bool = Field(
+        default=True, description="Sections job and plain: compare with a device that only takes time, too."
+    )
+    control_plane_images: int = Field(default=1_000_000, ge=1000, description="References of section control_plane.")
     output: Location = Field(description="Folder of `bench.json` and the tables.")
 
 

@@ -211,7 +211,7 @@ class Limits(Settings):
     timeout_s: float = Field(
         default=600.0,
         gt=0,
-        description="Reserved: longest time for one image; a decoder that hangs is not ended yet.",
+        description="Longest time for decoding one image; then its decoder is killed and it fails as `timeout`.",
     )
     max_failed_fraction: float = Field(
         default=0.01, ge=0, le=1, description="Above it the command ends with exit code 3."
@@ -222,5 +222,5 @@ class Limits(Settings):
     grace_s: float = Field(
         default=30.0,
         ge=0,
-        description="Reserved: time to finish units after SIGTERM; they are dropped and redone for now.",
+        description="Time from SIGTERM to the end: what is in flight is finished in most of it, or dropped and redone.",
     )

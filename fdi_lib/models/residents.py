@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fdi_lib.errors import AdapterLoadError
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.attach import check_fits
 from fdi_lib.models.base import Base
@@ -32,12 +33,15 @@ class ResidentAdapters:
         """Return a loaded adapter, reading it if it is not resident.
 
         Raises:
-            WeightsError: its files are missing or don't fit.
+            AdapterLoadError: its files are missing or don't fit, or memory is short.
         """
         if name not in self._loaded:
-            adapter = FDIAdapter.from_pretrained(self._folders[name]).to(self._device)
-            check_fits(adapter.config, self._base)
-            self._loaded[name] = adapter.hold_constants()
+            try:
+                adapter = FDIAdapter.from_pretrained(self._folders[name]).to(self._device)
+                check_fits(adapter.config, self._base)
+                self._loaded[name] = adapter.hold_constants()
+            except Exception as error:  # a bad file, a lost disk, no memory: whatever it is, it concerns one adapter
+                raise AdapterLoadError(name, f"{type(error).__name__}: {error}") from error
             self.loads += 1
             while len(self._loaded) > self._capacity:
                 self._loaded.popitem(last=False)

@@ -16,12 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from fdi_lib.core.batches import pack, unpack
-from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import ItemError
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import DECISION, Reason, Status
-from fdi_lib.storage.headers import inspect
-from fdi_lib.storage.images import decode
+from fdi_lib.storage.decoder import Decoder
 from fdi_lib.storage.ledger import is_done
 from fdi_lib.storage.sources import read_images
 from fdi_lib.storage.store import ObjectEntry, Store
@@ -45,6 +44,7 @@ class Decode:
         only: frozenset[str] | None = None,
     ) -> None:
         self.manifest, self.spec, self.load_done, self.only = manifest, spec, load_done, only
+        self._decoder = Decoder(manifest.limits)
 
     @cached_property
     def _store(self) -> Store:
@@ -89,25 +89,25 @@ class Decode:
         row = dict.fromkeys(DECISION.names) | reference
         row |= dict.fromkeys(("source_sha256", "status", "reason", "detail", "verdict", "route", "composition"), "")
         row |= {"pages": [], "scores": [], "classify_s": 0.0}
-        try:
-            if isinstance(data, ItemError):
-                raise data
-            row |= {"source_sha256": hashlib.sha256(data).hexdigest(), "source_bytes": len(data)}
-            facts = inspect(data, self.manifest.limits.max_pixels_mp)
-            pages = [{"width": width, "height": height} for width, height in facts.pages]
-            row |= {"width": facts.width, "height": facts.height, "pages": pages}
-            image = decode(data, self.manifest.limits.max_pixels_mp)
-        except ItemError as error:
-            kept = error.reason == Reason.UNSUPPORTED_PIXELS
-            row |= {"status": Status.KEPT if kept else Status.FAILED, "reason": error.reason, "detail": error.detail}
-            return row, None
-        return row, make_views(image.pixels, self.spec)
+        if isinstance(data, ItemError):
+            return row | _fate(data), None
+        row |= {"source_sha256": hashlib.sha256(data).hexdigest(), "source_bytes": len(data)}
+        seen = self._decoder.look(data, self.spec)
+        pages = [{"width": width, "height": height} for width, height in seen.pages]
+        row |= {"width": seen.width, "height": seen.height, "pages": pages}
+        return row | (_fate(seen.error) if seen.error else {}), seen.views
 
     def _batch(self, rows: list[dict[str, Any]], views: list[np.ndarray]) -> pa.Table:
         shape = (len(views), self.spec.count, self.spec.size_px, self.spec.size_px, 3)
         return pack(
             pa.Table.from_pylist(rows, schema=DECISION), np.stack(views) if views else np.zeros(shape, np.uint8)
         )
+
+
+def _fate(error: ItemError) -> dict[str, Any]:
+    """What becomes of an image that can't be classified."""
+    kept = error.reason == Reason.UNSUPPORTED_PIXELS
+    return {"status": Status.KEPT if kept else Status.FAILED, "reason": error.reason, "detail": error.detail}
 
 
 def pack_entries(entries: list[ObjectEntry]) -> pa.Table:

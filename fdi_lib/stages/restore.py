@@ -1,5 +1,6 @@
 """Carry out decisions: read again, restore, check, encode, write, and only then commit the ledger part.
 
+Units may be given to one stage from several threads: one is restored while others are read and written.
 A unit's images all have one route; without a route nothing is restored, and images are copied or set aside. Bad images
 become rows. Does NOT know Ray, the router, or where the decisions came from.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +27,8 @@ from fdi_lib.core.noise import noise_key
 from fdi_lib.errors import ItemError
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.records import LEDGER, SCHEMA_VERSION, Reason, Status
-from fdi_lib.storage.images import DecodedImage, decode, encode
+from fdi_lib.storage.decoder import Decoder
+from fdi_lib.storage.images import DecodedImage, encode
 from fdi_lib.storage.outputs import Outputs, output_name, renamed, safe_name
 from fdi_lib.storage.provenance import Label, timestamp
 from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
@@ -70,24 +74,34 @@ class Restore:
         output = manifest.output
         self.outputs = Outputs(Store.open(output.uri, output.storage), run, output.layout)
         self.restorer = load() if load else None
+        self._decoder = Decoder(manifest.limits)
+        self._one_at_a_time = threading.Lock()  # whoever has the model
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def __call__(self, unit: pa.Table, attempt: int) -> dict[str, Any]:
         """Finish a unit of one route and commit it.
 
         Returns:
-            ``images``, ``source_bytes``, one count per status, ``loads`` of adapters, and ``seconds`` by step.
+            ``images``, ``source_bytes``, one count per status, ``loads`` of adapters, ``seconds`` by step (read, wait
+            for the model, restore, write), and ``changed``: ids of images whose bytes are not those decided on; they
+            have no row yet.
         """
-        loads = self.restorer.loads if self.restorer else 0
         clock = _Clock()
-        rows = [_ledger_row(row, attempt, self.worker) for row in unit.to_pylist()]
+        rows = [self.ledger_row(row, attempt) for row in unit.to_pylist()]
         with ThreadPoolExecutor(_READERS) as pool:
             sources = list(pool.map(self._read, unit.to_pylist()))
+            changed = [row["image_id"] for row, data in zip(rows, sources, strict=True) if _has_changed(data)]
+            if changed:
+                rows = [row for row, data in zip(rows, sources, strict=True) if not _has_changed(data)]
+                sources = [data for data in sources if not _has_changed(data)]
+            results = self._decode(rows, sources)
             clock.lap("read")
-            results = self._restore(rows, sources)
-            clock.lap("restore")
+            with self._one_at_a_time if self.restorer else nullcontext():
+                clock.lap("wait")
+                loads = self._restore(rows, results)
+                clock.lap("restore")
             rows = list(pool.map(lambda item: self._write(*item), zip(rows, sources, results, strict=True)))
-        share = sum(clock.seconds.values()) / len(rows)
+        share = (sum(clock.seconds.values()) - clock.seconds["wait"]) / max(1, len(rows))
         rows = [row | {"seconds": row["seconds"] + share} for row in rows]
         self.outputs.commit(rows, attempt)
         clock.lap("write")
@@ -96,9 +110,19 @@ class Restore:
             "images": len(rows),
             "source_bytes": sum(row["source_bytes"] or 0 for row in rows),
             **{status.value: counts[status] for status in Status},
-            "loads": self.restorer.loads - loads if self.restorer else 0,
+            "loads": loads,
             "seconds": clock.seconds,
+            "changed": changed,
         }
+
+    def ledger_row(self, row: Row, attempt: int) -> Row:
+        """Return what the ledger will hold of a decided row, before anything is done."""
+        blank = dict.fromkeys(LEDGER.names) | {"adapters": [], "gates": [], "output_uri": "", "output_sha256": ""}
+        known = {name: row[name] for name in LEDGER.names if name in row}
+        spent = (row["decode_s"] or 0.0) + (row["classify_s"] or 0.0)
+        return blank | known | {
+            "schema_version": SCHEMA_VERSION, "seconds": spent, "attempt": attempt, "worker": self.worker,
+        }  # fmt: skip
 
     def _read(self, row: Row) -> bytes | ItemError | None:
         """Return the bytes the decision was made on, why they can't be had, or None where they aren't needed."""
@@ -109,42 +133,37 @@ class Restore:
         except ItemError as error:
             return error
         if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
-            return ItemError(
-                Reason.SOURCE_CHANGED, "other bytes than when it was classified; run again to classify it anew"
-            )
+            return ItemError(Reason.SOURCE_CHANGED, "other bytes than when it was classified")
         return data
 
-    def _restore(self, rows: list[Row], sources: list[bytes | ItemError | None]) -> list[_Candidate | ItemError | None]:
-        """Return what the model made of each image that has a route and could be read."""
+    def _decode(self, rows: list[Row], sources: list[bytes | ItemError | None]) -> list[_Candidate | ItemError | None]:
+        """Decode each image that has a route and could be read."""
         results: list[_Candidate | ItemError | None] = [None] * len(rows)
-        wanted: list[tuple[int, DecodedImage]] = []
         for index, (row, data) in enumerate(zip(rows, sources, strict=True)):
             if row["route"] and isinstance(data, bytes):
                 try:
-                    wanted.append((index, decode(data, self.manifest.limits.max_pixels_mp)))
+                    results[index] = _Candidate(self._decoder.image(data))
                 except ItemError as error:
                     results[index] = error
-        assert self.restorer or not wanted, "a unit with a route on a worker without a restorer"
-        made = self._model([(image, rows[index]) for index, image in wanted])
-        for (index, image), restored in zip(wanted, made, strict=True):
-            results[index] = _Candidate(image, restored)
         return results
 
-    def _model(self, items: list[tuple[DecodedImage, Row]]) -> list[Restored]:
-        """Restore all at once; the rows say what was done."""
+    def _restore(self, rows: list[Row], results: list[_Candidate | ItemError | None]) -> int:
+        """Restore all that was decoded, at once; rows and candidates say what was done. Returns the adapters loaded."""
+        items = [(row, found) for row, found in zip(rows, results, strict=True) if isinstance(found, _Candidate)]
         if not items:
-            return []
-        assert self.restorer is not None
-        decisions = [_decision(row, self.manifest.restore.mode) for _, row in items]
+            return 0
+        assert self.restorer, "a unit with a route on a worker without a restorer"
+        loads = self.restorer.loads
+        decisions = [_decision(row, self.manifest.restore.mode) for row, _ in items]
         seed, hashes = self.manifest.restore.seed, self.restorer.adapter_hashes
-        keys = [noise_key(seed, row["source_sha256"]) for _, row in items]
-        made = self.restorer.restore_each([image.pixels for image, _ in items], decisions, keys)
-        for (_, row), one in zip(items, made, strict=True):
-            done = one.decision
+        keys = [noise_key(seed, row["source_sha256"]) for row, _ in items]
+        made = self.restorer.restore_each([found.original.pixels for _, found in items], decisions, keys)
+        for (row, found), one in zip(items, made, strict=True):
+            found.made, done = one, one.decision
             named = [{"name": name, "weight": weight, "sha256": hashes[name]} for name, weight in done.adapters]
             row |= {"adapters": named, "seed": seed, "steps": self.restorer.steps_of(done)}
             row |= {"composition": done.composition, "detail": _joined(row["detail"], one.note)}
-        return made
+        return self.restorer.loads - loads
 
     def _write(self, row: Row, source: bytes | ItemError | None, result: _Candidate | ItemError | None) -> Row:
         """Write what became of an image; return its finished row."""
@@ -224,16 +243,22 @@ class Restore:
 
 
 class _Candidate:
-    """A restored picture beside its original."""
+    """A picture, and beside it what the model made of it."""
 
-    def __init__(self, original: DecodedImage, made: Restored) -> None:
-        self.original, self.pixels, self._made = original, made.pixels, made
+    def __init__(self, original: DecodedImage) -> None:
+        self.original = original
+        self.made: Restored  # set by the model
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """The restored picture; None where it came out not finite."""
+        return self.made.pixels
 
     def gates(self, all_gates: bool) -> list[Gate]:
         """What is checked: soundness always; whether it is plausible where the manifest wants it."""
-        gates = sound(self.original.pixels, self.pixels, self._made.finite)
+        gates = sound(self.original.pixels, self.pixels, self.made.finite)
         if all_gates and self.pixels is not None and all(gate.ok for gate in gates):
-            gates += plausible(self.original.pixels, self.pixels, [name for name, _ in self._made.decision.adapters])
+            gates += plausible(self.original.pixels, self.pixels, [name for name, _ in self.made.decision.adapters])
         return gates
 
 
@@ -250,6 +275,10 @@ class _Clock:
         self.seconds[step], self._last = now - self._last, now
 
 
+def _has_changed(source: bytes | ItemError | None) -> bool:
+    return isinstance(source, ItemError) and source.reason == Reason.SOURCE_CHANGED
+
+
 def _joined(*texts: str | None) -> str:
     return "; ".join(text for text in texts if text)
 
@@ -264,10 +293,3 @@ def _decision(row: Row, mode: Mode) -> Decision:
         scores=dict(row["scores"] or []),
         residual=row["residual"] or 0.0,
     )
-
-
-def _ledger_row(row: Row, attempt: int, worker: str) -> Row:
-    blank = dict.fromkeys(LEDGER.names) | {"adapters": [], "gates": [], "output_uri": "", "output_sha256": ""}
-    known = {name: row[name] for name in LEDGER.names if name in row}
-    spent = (row["decode_s"] or 0.0) + (row["classify_s"] or 0.0)
-    return blank | known | {"schema_version": SCHEMA_VERSION, "seconds": spent, "attempt": attempt, "worker": worker}

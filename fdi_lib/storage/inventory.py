@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fdi_lib.errors import ManifestError
-from fdi_lib.manifest.locations import local_path
+from fdi_lib.manifest.locations import CREDENTIALS_REMEDY, has_secret, local_path, redact, scheme
 from fdi_lib.storage.shards import RangeReader
 from fdi_lib.storage.store import UNKNOWN_SIZE, ObjectEntry, Store, extension, is_absolute, printable
 
@@ -84,8 +84,8 @@ def inventory_rows(store: Store) -> Iterator[Listed]:
     A relative ``uri`` is relative to the inventory's folder. Columns that nobody knows are not looked at.
 
     Raises:
-        ManifestError: not there, not CSV, JSON Lines or Parquet, or a row without ``uri``, or with a ``sha256`` or
-            ``priority`` that is none.
+        ManifestError: not there, not CSV, JSON Lines or Parquet, or a row without ``uri``, with one that carries a
+            credential, or with a ``sha256`` or ``priority`` that is none.
     """
     uri = store.uri()
     folder, name = store.at(uri)
@@ -117,6 +117,8 @@ def _uri(store: Store, folder: Store, line: int, row: Mapping[str, Any]) -> str:
     found = row.get("uri")
     if not isinstance(found, str) or not found:
         raise _wrong(store, line, "uri", "", "has no uri", "every row of an inventory names an image")
+    if scheme(found) and has_secret(found):  # it would end up in the ledger, in sidecars and in logs
+        raise _wrong(store, line, "uri", redact(found), "this URI carries a credential", CREDENTIALS_REMEDY)
     if is_absolute(found):
         return local_path(found) or found
     found = folder.uri(found.removeprefix("./"))

@@ -1,7 +1,9 @@
 """The ledger: what became of each image, as a Parquet dataset of parts that are created once and never changed.
 
 A part is created after the outputs it names are durable. Any number of parts may name an image; which row counts is
-said by one function, :func:`effective`. Does NOT know runs, units or images, nor torch, nor Ray.
+said by one function, :func:`effective`. Many small parts are merged into few large ones: the merged part is there
+before a small one goes, and a row that is there twice counts once. Does NOT know runs, units or images, nor torch, nor
+Ray.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +21,14 @@ import pyarrow.parquet as pq
 
 from fdi_lib.errors import StorageRefusedError
 from fdi_lib.records import LEDGER, Status
-from fdi_lib.storage.store import Store
+from fdi_lib.storage.store import ObjectEntry, Store
 
 FOLDER = "ledger/"
 STAGED = "_control/staged/ledger/"  # rows whose images still have to be put into a shard, a folder for each shard
+MERGED = "merged-"  # sorts behind the hexadecimal names of other parts, so that no listing misses both
 EVERYWHERE = (STAGED, FOLDER)  # in this order no row is missed that is committed in between
+SMALL_BYTES, MERGED_BYTES, MERGED_PARTS = 16 * 2**20, 32 * 2**20, 2000  # of parts worth merging; of a merged one
+_READERS = 16  # parts read at a time: each is a request
 # Two rows of one image and attempt (a unit that ran twice) differ at most in what is not compared here.
 _ORDER = [
     ("image_id", "ascending"),
@@ -49,9 +56,66 @@ def write_part(store: Store, table: pa.Table, attempt: int, folder: str = FOLDER
     for image_id in sorted(table["image_id"].to_pylist()):
         digest.update(b"\0" + image_id.encode())
     path = f"{folder}{digest.hexdigest()}.parquet"
+    return path if store.create(path, _encoded(table)) else None
+
+
+def _encoded(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd")
-    return path if store.create(path, sink.getvalue()) else None
+    pq.write_table(table.select(LEDGER.names).cast(LEDGER), sink, compression="zstd", use_dictionary=False)
+    return sink.getvalue()
+
+
+def compact(store: Store, least: int = 1000) -> int:
+    """Merge small parts, so that a ledger of millions of images is read with hundreds of requests, not ten thousands.
+
+    Safe against being killed at any point, against readers, and against another compaction: no row is ever in no part.
+
+    Args:
+        store: the run's output; its lease must be held.
+        least: fewer small parts are left as they are.
+
+    Returns:
+        Parts that were merged away.
+
+    Raises:
+        StorageRefusedError: a part is not readable; nothing of its group is deleted.
+    """
+    small = [entry for entry in store.walk(FOLDER) if entry.path.endswith(".parquet") and entry.size < SMALL_BYTES]
+    if len(small) < max(least, 2):
+        return 0
+    gone = 0
+    for group in _groups(small):
+        paths = [entry.path for entry in group]
+        parts = [part for part in _read_parts(store, paths, None) if part is not None]
+        if len(parts) < len(paths):  # another one is merging them
+            continue
+        merged = _once(pa.concat_tables(parts))
+        name = hashlib.blake2b("\0".join(paths).encode(), digest_size=16).hexdigest()
+        path = f"{FOLDER}{MERGED}{name}.parquet"
+        if not store.create(path, _encoded(merged)) and not merged.equals(next(_read_parts(store, [path], None))):
+            raise StorageRefusedError(f"{store.uri(path)}: not what its parts hold; move it away, and run again")
+        for part in paths:
+            store.delete(part)
+        gone += len(paths)
+    return gone
+
+
+def _groups(parts: list[ObjectEntry]) -> Iterator[list[ObjectEntry]]:
+    """Cut into groups of bounded size; a part alone is no group."""
+    group: list[ObjectEntry] = []
+    for part in parts:
+        group.append(part)
+        if len(group) == MERGED_PARTS or sum(each.size for each in group) >= MERGED_BYTES:
+            yield group
+            group = []
+    if len(group) > 1:
+        yield group
+
+
+def _once(table: pa.Table) -> pa.Table:
+    """All rows of all attempts, sorted by image and attempt; of two rows of one attempt the one that counts."""
+    attempts = [effective(table.filter(pc.equal(table["attempt"], attempt))) for attempt in pc.unique(table["attempt"])]
+    return pa.concat_tables(attempts).sort_by([("image_id", "ascending"), ("attempt", "ascending")]).combine_chunks()
 
 
 def scan(store: Store, columns: list[str] | None = None, folder: str = FOLDER) -> Iterator[pa.Table]:
@@ -66,19 +130,31 @@ def scan(store: Store, columns: list[str] | None = None, folder: str = FOLDER) -
     complete = False
     while not complete:
         complete = True
-        for entry in store.walk(folder):
-            if entry.path in seen or not entry.path.endswith(".parquet"):
-                continue
-            seen.add(entry.path)
-            try:
-                # Without threads: Arrow's pool can abort a process that ends while its threads start (arrow#34314).
-                part = pq.ParquetFile(pa.BufferReader(store.read(entry.path)))
-                yield part.read(columns=columns, use_threads=False)
-            except FileNotFoundError:
-                complete = False
-            except pa.ArrowException as error:
-                remedy = "restore it from a copy, or delete it: its images are then done again"
-                raise StorageRefusedError(f"{store.uri(entry.path)}: broken ledger part ({error}); {remedy}") from error
+        found = (entry.path for entry in store.walk(folder) if entry.path.endswith(".parquet"))
+        fresh = (path for path in found if path not in seen)
+        while some := list(islice(fresh, 4 * _READERS)):
+            seen.update(some)
+            parts = list(_read_parts(store, some, columns))
+            complete = complete and None not in parts
+            yield from (part for part in parts if part is not None)
+
+
+def _read_parts(store: Store, paths: list[str], columns: list[str] | None) -> Iterator[pa.Table | None]:
+    """Read parts, some at a time, in order; None for one that is gone."""
+
+    def read(path: str) -> pa.Table | None:
+        try:
+            part = pq.ParquetFile(pa.BufferReader(store.read(path)))
+            # Without threads: Arrow's pool can abort a process that ends while its threads start (arrow#34314).
+            return part.read(columns=columns, use_threads=False)
+        except FileNotFoundError:
+            return None
+        except pa.ArrowException as error:
+            remedy = "restore it from a copy, or delete it: its images are then done again"
+            raise StorageRefusedError(f"{store.uri(path)}: broken ledger part ({error}); {remedy}") from error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(read, paths)
 
 
 def effective(table: pa.Table) -> pa.Table:

@@ -82,19 +82,26 @@ class Outputs:
         """Write an image and its sidecar; return the row with its ``output_*`` columns.
 
         ``name`` is the image's output name, maybe with another extension; members of shards may get a longer one.
-        If the name is taken by an earlier attempt at the same image, what lies there counts.
+        If the name is taken by an earlier try at the same image, what lies there counts. If that try saw other bytes
+        of the source, and ended before a row named its output, the new output takes its place.
 
         Raises:
             ItemError: ``OUTPUT_CONFLICT``: another image's bytes lie there.
         """
         path = self._place(row, name)
-        row = row | self._create(path, data)
-        described = sidecar(row, self.run)
-        if not self.store.create(f"{path}.json", described):
-            there = self.store.read(f"{path}.json")
-            if there != described:
-                raise ItemError(Reason.OUTPUT_CONFLICT, f"{path} belongs to another image")
-        return row
+        made = row | self._create(path, data)
+        described = sidecar(made, self.run)
+        if self.store.create(f"{path}.json", described):
+            return made
+        there = self.store.read(f"{path}.json")
+        if there == described:
+            return made
+        if not _is_left_over(there, row):
+            raise ItemError(Reason.OUTPUT_CONFLICT, f"{path} belongs to another image")
+        made = row | self._described(path, data)
+        self.store.replace(path, data)
+        self.store.replace(f"{path}.json", sidecar(made, self.run))
+        return made
 
     def commit(self, rows: list[dict[str, Any]], attempt: int) -> None:
         """Create the ledger part of finished rows; rows of staged images wait with them, sorted by shard."""
@@ -160,6 +167,15 @@ def safe_name(row: dict[str, Any]) -> str:
         return check_image_name(row["image_id"])
     except ItemError:
         return "unsafe-" + hashlib.sha256(row["image_id"].encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _is_left_over(described: bytes, row: dict[str, Any]) -> bool:
+    """Whether a sidecar is of an earlier try at the same image, which saw other bytes of its source."""
+    try:
+        told = json.loads(described)
+        return bool(told["image_id"] == row["image_id"] and told["source"]["sha256"] != row["source_sha256"])
+    except (ValueError, KeyError, TypeError):
+        return False  # not ours, so somebody else's
 
 
 def not_in_a_shard(layout: str, name: str) -> ManifestError:

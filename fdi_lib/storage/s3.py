@@ -9,8 +9,9 @@ Does NOT know credentials: they come from the environment, a profile or the inst
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import s3fs
@@ -29,24 +30,28 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from fdi_lib.errors import StorageOutageError, StorageRefusedError
+from fdi_lib.manifest.locations import redact
 from fdi_lib.storage.store import ObjectEntry, Store, check_name
 
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import StorageSettings
 
-# Five tries with growing pauses: a store that can't be reached is given up after about half a minute.
+# Six tries with growing pauses, drawn by chance so that workers don't come back all at once: a store that can't be
+# reached is given up after half a minute at most.
 CONFIG = {
     "connect_timeout": 4,
     "read_timeout": 30,
-    "retries": {"mode": "standard", "total_max_attempts": 5},
+    "retries": {"mode": "standard", "total_max_attempts": 6},
     "max_pool_connections": 32,
     # Many S3-compatible stores don't know the newer checksums; the signature covers the payload anyway.
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
 CHECK_S = 30.0  # a store that accepts a connection and says nothing is given up after this at preflight
-BODY_TRIES = 4  # botocore retries requests, not the reading of an answer's body
-_CUT_BODY = (BodyError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+TRIES = 5  # at what botocore doesn't try again: the reading of an answer's body, and some answers
+PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 20_000  # for a body that arrives in drops: no time-out of botocore's ends that
+_BROKEN_BODY = (BodyError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError, TimeoutError)
+_PASSING = (408, 425, 429)  # time-out, too early, too many requests
 _REMEDIES = {
     "NoSuchBucket": "check the bucket's name, the endpoint and the region",
     "InvalidAccessKeyId": "check the access key in the environment or profile",
@@ -67,6 +72,7 @@ class S3Store(Store):
     ) -> None:
         self.bucket, self.prefix = bucket, prefix.strip("/")
         self.endpoint_url, self.region, self.config = endpoint_url, region, config
+        self.patience_s = PATIENCE_S
         self._session: s3fs.S3FileSystem | None = None
 
     @classmethod
@@ -97,7 +103,7 @@ class S3Store(Store):
 
     def create(self, path: str, data: bytes) -> bool:
         """See :meth:`Store.create`. One conditional PUT; S3 takes at most 5 GiB in one."""
-        for attempt in range(BODY_TRIES):
+        for attempt in range(TRIES):
             try:
                 self._call("put_object", path, Key=self._key(path), Body=data, IfNoneMatch="*")
                 return True
@@ -106,7 +112,7 @@ class S3Store(Store):
                     return False
                 if _status(error) != 409:  # 409: another create of this key is under way, so who wins is open
                     raise _translate(error, self.uri(path)) from error
-                time.sleep(0.2 * 2**attempt)
+                time.sleep(_pause_s(attempt))
         raise StorageOutageError(f"{self.uri(path)}: others keep creating it; run again")
 
     def replace(self, path: str, data: bytes) -> None:
@@ -157,7 +163,7 @@ class S3Store(Store):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         folder, _, name = key.rpartition("/")
         other = S3Store(bucket, folder, self.endpoint_url, self.region, self.config)
-        other._session = self._connection()
+        other._session, other.patience_s = self._connection(), self.patience_s
         return other, name
 
     def _key(self, path: str) -> str:
@@ -192,7 +198,9 @@ class S3Store(Store):
         """One S3 request, answer's body included. A server's refusal stays ``ClientError``; the rest is translated."""
         session = self._connection()
         try:
-            return sync(session.loop, _request, session, method, self.bucket, arguments, timeout=timeout)
+            return sync(
+                session.loop, _request, session, method, self.bucket, arguments, self.patience_s, timeout=timeout
+            )
         except (
             TimeoutError,
             ConnectError,
@@ -202,32 +210,66 @@ class S3Store(Store):
             BodyError,
         ) as error:
             if isinstance(error, SSLError):
-                raise StorageRefusedError(f"{self.uri(path)}: {error}; check certificates and endpoint") from error
+                raise StorageRefusedError(
+                    f"{self.uri(path)}: {_said(error)}; check certificates and endpoint"
+                ) from error
             where = f" at {self.endpoint_url}" if self.endpoint_url else ""
-            said = f"{self.uri(path)}: no answer{where} ({str(error) or 'time-out'})"
+            said = f"{self.uri(path)}: no answer{where} ({_said(error) or 'time-out'})"
             raise StorageOutageError(f"{said}; run again later") from error
         except BotoCoreError as error:  # no credentials, no such profile, not a bucket's name ...
             remedy = "check credentials (environment, profile or role), endpoint and bucket name"
-            raise StorageRefusedError(f"{self.uri(path)}: {error}; {remedy}") from error
+            raise StorageRefusedError(f"{self.uri(path)}: {_said(error)}; {remedy}") from error
 
 
-async def _request(session: s3fs.S3FileSystem, method: str, bucket: str, arguments: dict[str, Any]) -> dict[str, Any]:
+class _BrokenAnswerError(Exception):
+    """An answer that could not be read to its end; why is its cause."""
+
+
+async def _request(
+    session: s3fs.S3FileSystem, method: str, bucket: str, arguments: dict[str, Any], patience_s: float
+) -> dict[str, Any]:
     try:
         client = await session.set_session()
     except ValueError as error:  # botocore's answer to "Invalid endpoint"
-        raise StorageRefusedError(f"s3://{bucket}: {error}; write the endpoint as https://host:port") from error
-    for attempt in range(BODY_TRIES):
-        answer = await getattr(client, method)(Bucket=bucket, **arguments)
-        if "Body" not in answer:
-            break
+        raise StorageRefusedError(f"s3://{bucket}: {_said(error)}; write the endpoint as https://host:port") from error
+    attempt = 0
+    while True:
         try:
+            return await _once(getattr(client, method), arguments | {"Bucket": bucket}, patience_s)
+        except ClientError as error:
+            if _status(error) not in _PASSING or attempt + 1 == TRIES:
+                raise
+        except _BrokenAnswerError as error:
+            if attempt + 1 == TRIES:
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
+        await asyncio.sleep(_pause_s(attempt))
+        attempt += 1
+
+
+async def _once(call: Callable[..., Any], arguments: dict[str, Any], patience_s: float) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = await call(**arguments)
+    except (BodyError, ResponseParserError) as error:  # an error's text, or a listing's, that ends early
+        raise _BrokenAnswerError from error
+    if "Body" not in answer:
+        return answer
+    try:
+        async with asyncio.timeout(patience_s + answer.get("ContentLength", 0) / SLOWEST_BYTES_PER_S):
             async with answer["Body"] as body:
                 return answer | {"Body": await body.read()}
-        except _CUT_BODY:
-            if attempt + 1 == BODY_TRIES:
-                raise
-            await asyncio.sleep(0.2 * 2**attempt)
-    return answer
+    except _BROKEN_BODY as error:
+        raise _BrokenAnswerError from error
+
+
+def _pause_s(attempt: int) -> float:
+    """Before the next try: twice as long each time, and never the same for two workers."""
+    return random.uniform(0.5, 1.0) * 0.4 * 2**attempt
+
+
+def _said(error: Exception) -> str:
+    """An error's own words. They may repeat an endpoint of the environment, with a password in it."""
+    return redact(str(error))
 
 
 def _status(error: ClientError) -> int:

@@ -148,7 +148,7 @@ def read_images(
         store: the store rooted at ``source.uri``.
         source: where the entry comes from.
         entry: as listed by :func:`list_objects`.
-        with_bytes: False for the rows alone: of a shard only headers, or names, are read, and the bytes are empty.
+        with_bytes: False for the rows alone: a file is not read, of a shard only headers or names; bytes are empty.
     """
     path = path_below(source, entry.path)
     uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
@@ -167,8 +167,8 @@ def read_images(
         check_image_name(path)
         here, name = store.at(entry.path) if is_absolute(entry.path) else (store, entry.path)
         if kind == "file":
-            data = here.read(name)
-            wrong = _unlike_its_row(entry, data) if source.format == "inventory" else None
+            data = here.read(name) if with_bytes else b""
+            wrong = _unlike_its_row(entry, data) if source.format == "inventory" and with_bytes else None
             yield row | {"length": len(data)}, wrong or data
             return
         size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size

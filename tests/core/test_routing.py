@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,15 +69,15 @@ def test_units_go_where_the_adapters_are_and_a_hot_route_spreads_to_idle_workers
     sent = []
     while (chosen := choose(backlog, workers)) is not None:
         index, worker = chosen
-        worker.assign(backlog.take(index).route)
+        worker.assign(backlog.take(index))
         sent.append(worker.key)
-    assert sent == [1, 1, 0, 0]  # the holder until it is busy, then the idle one, which now holds it too
+    assert sent == [1, 1, 1, 0, 0, 0]  # the holder until it is busy, then the idle one, which now holds it too
     assert workers[0].adapters == ["haze", "noise"]
 
 
 def test_the_least_recently_used_adapter_goes_first() -> None:
     worker = Worker(0, capacity=2)
-    assert [worker.assign(route) for route in ("a", "b", "a", "c", "a>b")] == [1, 1, 0, 1, 1]
+    assert [worker.assign(Unit(route, rows([route]))) for route in ("a", "b", "a", "c", "a>b")] == [1, 1, 0, 1, 1]
     assert worker.adapters == ["a", "b"]
 
 
@@ -89,11 +90,11 @@ def test_a_cold_route_is_overtaken_only_so_often() -> None:
         backlog.add(rows(["hot"]), now=0.0)
         chosen = choose(backlog, [worker])
         assert chosen is not None
-        route = backlog.take(chosen[0]).route
-        worker.assign(route)
-        worker.in_flight = 0
-        sent.append(route)
-    assert len(sent) == PATIENCE + 2
+        unit = backlog.take(chosen[0])
+        worker.assign(unit)
+        worker.came_back()
+        sent.append(unit.route)
+    assert PATIENCE < len(sent) <= PATIENCE + 4
 
 
 def test_sixteen_routes_that_fit_are_loaded_once_each() -> None:
@@ -103,24 +104,110 @@ def test_sixteen_routes_that_fit_are_loaded_once_each() -> None:
     workers = [Worker(key, capacity=8) for key in range(2)]
     loads = 0
     while (chosen := choose(backlog, workers)) is not None:
-        loads += chosen[1].assign(backlog.take(chosen[0]).route)
+        loads += chosen[1].assign(backlog.take(chosen[0]))
         for worker in workers:
             worker.in_flight = 0
     assert not backlog.ready
     assert loads <= 24
 
 
-def test_a_deadly_unit_is_halved_until_the_guilty_image_stands_alone() -> None:
-    pending, given_up, alive = [Unit("noise", rows(["noise"] * 8))], [], []
-    while pending:
-        unit = pending.pop()
-        ids = unit.rows["image_id"].to_pylist()
-        if "000005" not in ids:
-            alive += ids
-            continue
-        again = after_loss(unit)
-        given_up += [] if again else ids
-        pending += again
-    assert given_up == ["000005"]
-    assert sorted(alive) == [f"{i:06d}" for i in range(8) if i != 5]
-    assert after_loss(Unit("noise", rows(["noise"]), tries=TRIES)) == []
+@settings(deadline=None, max_examples=30)
+@given(st.sets(st.integers(0, 31), min_size=1, max_size=2), st.integers(1, 3))
+def test_whoever_kills_workers_ends_alone_and_no_companion_is_given_up(guilty: set[int], limit: int) -> None:
+    backlog = Backlog(unit_images=8)
+    backlog.add(rows(["noise"] * 32), now=0.0)
+    ids, given_up, alive = {f"{i:06d}" for i in guilty}, [], []
+    worker = Worker(0, capacity=1, limit=limit)
+    flights: list[Unit] = []
+    deaths = 0
+    while backlog.ready or flights:
+        while (chosen := choose(backlog, [worker])) is not None:
+            unit = backlog.take(chosen[0])
+            worker.assign(unit)
+            flights.append(unit)
+        if any(ids & set(unit.rows["image_id"].to_pylist()) for unit in flights):  # any of them, not the oldest alone
+            deaths += 1
+            for unit in reversed(flights):
+                again = after_loss(unit, alone=len(flights) == 1)
+                given_up += [] if again else unit.rows["image_id"].to_pylist()
+                backlog.put_back(again)
+            flights, worker = [], Worker(0, capacity=1, limit=limit)
+        else:
+            alive += flights.pop(0).rows["image_id"].to_pylist()
+            worker.came_back()
+    assert sorted(given_up) == sorted(ids) and len(alive) == 32 - len(ids)
+    assert deaths <= 16
+
+
+def test_images_that_workers_died_with_before_go_alone_and_keep_their_count() -> None:
+    backlog = Backlog(suspects={"000001": 1, "000003": 9})
+    backlog.add(rows(["noise"] * 5), now=0.0)
+    backlog.flush(0.0, closed=True)
+    units = take_all(backlog)
+    assert [unit.rows["image_id"].to_pylist() for unit in units] == [
+        ["000001"],
+        ["000003"],
+        ["000000", "000002", "000004"],
+    ]
+    assert [unit.tries for unit in units] == [2, TRIES, 1] and backlog.images == 0
+    assert after_loss(units[1], alone=True) == [] and [unit.tries for unit in after_loss(units[0], alone=True)] == [3]
+
+
+def test_a_unit_is_not_sent_to_a_worker_that_could_not_load_its_adapters() -> None:
+    backlog = Backlog()
+    backlog.put_back([Unit("a", rows(["a"]), avoid=frozenset({0}))])
+    first, second = Worker(0, capacity=4, adapters=["a"]), Worker(1, capacity=4)
+    assert choose(backlog, [first]) is None
+    assert choose(backlog, [first, second]) == (0, second)
+    backlog.sent = 1000  # not even when it was overtaken too often
+    assert choose(backlog, [first]) is None and choose(backlog, [first, second]) == (0, second)
+
+
+def test_a_suspect_has_no_company() -> None:
+    backlog, worker = Backlog(), Worker(0, capacity=4)
+    backlog.put_back([Unit("a", rows(["a"]), tries=2), Unit("a", rows(["a"]))])
+    worker.assign(Unit("a", rows(["a"])))
+    index, _ = choose(backlog, [worker]) or (None, None)
+    assert index == 1  # not the suspect: the worker is busy
+    worker.came_back()
+    index, _ = choose(backlog, [worker]) or (None, None)
+    assert index == 0
+    worker.assign(backlog.take(0))
+    assert choose(backlog, [worker]) is None
+    worker.came_back()
+    assert choose(backlog, [worker]) == (0, worker)
+
+
+@pytest.mark.parametrize("routes", [16, 64])
+def test_adapters_that_do_not_fit_are_loaded_for_many_units_at_a_time(routes: int) -> None:
+    """As the dispatcher does it: the backlog is filled to its limit, and units come back one by one."""
+    backlog = Backlog()
+    workers = [Worker(key, capacity=2) for key in range(4)]
+    batches = [rows([f"r{n % routes:02d}" for n in range(start, start + 256)]) for start in range(0, 81_920, 256)]
+    loads = units = 0
+    flights: list[Worker] = []
+    while batches or backlog.images:
+        while batches and not backlog.full:
+            backlog.add(batches.pop(), now=0.0)
+        backlog.flush(0.0, closed=not batches)
+        while (chosen := choose(backlog, workers)) is not None:
+            index, worker = chosen
+            loads += worker.assign(backlog.take(index))
+            units += 1
+            flights.append(worker)
+        flights.pop(0).came_back()
+    assert units == 81_920 // 32 and loads <= units / 10
+
+
+def test_a_suspect_that_waited_too_long_gets_a_worker_of_its_own() -> None:
+    backlog, worker = Backlog(), Worker(0, capacity=4)
+    backlog.put_back([Unit("a", rows(["a"]), tries=2)])
+    backlog.put_back([Unit("b", rows(["b"])) for _ in range(200)])
+    sent: list[str] = []
+    while "a" not in sent:
+        while (chosen := choose(backlog, [worker])) is not None:
+            unit = backlog.take(chosen[0])
+            worker.assign(unit)
+            sent.append(unit.route)
+        worker.came_back()
+    assert len(sent) < 60

@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +25,7 @@ from jobs.train_adapter import check_recipes, recipe_of
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.pairs import write_pairs
 from tests.s3 import S3Server
-
-ROOT = Path(__file__).parents[2]
+from tests.session import Session
 
 
 @pytest.fixture(scope="session")
@@ -59,48 +54,13 @@ def losses(output: Path) -> list[float]:
     return list(steps.values())
 
 
-class Command:
-    """``fdi train`` as a process of its own, in a session of its own: only what it started is ever killed."""
+class Command(Session):
+    """``fdi train`` as a process of its own."""
 
     def __init__(self, manifest: TrainManifest, folder: Path) -> None:
         path = folder / "manifest.yaml"
         path.write_text(manifest.model_dump_json())  # JSON is YAML
-        self._errors = folder / "stderr"
-        command = [sys.executable, "-m", "jobs.cli", "--json", "train", str(path)]
-        with self._errors.open("a") as errors:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
-            )
-
-    def pids(self, title: bytes = b"") -> list[int]:
-        """Processes of the session whose title begins so."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                session = int(stat.read_text().rpartition(")")[2].split()[3])
-                if session == self._process.pid and (stat.parent / "cmdline").read_bytes().startswith(title):
-                    found.append(int(stat.parent.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        return found
-
-    def kill(self, pids: list[int]) -> None:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill(self.pids())
-        self._process.communicate()
-
-    def summary(self) -> dict[str, Any]:
-        out, _ = self._process.communicate(timeout=400)
-        assert self._process.returncode == 0, self._errors.read_text()[-3000:]
-        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return summary
+        super().__init__([sys.executable, "-m", "jobs.cli", "--json", "train", str(path)], folder / "stderr")
 
 
 def until_step(work: Path, step: int) -> None:

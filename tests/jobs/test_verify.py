@@ -22,6 +22,15 @@ def test_untouched_run(tmp_path: Path) -> None:
     assert found["found"] == [] and (found["images"], found["rows"], found["differences"]) == (6, 6, 0)
 
 
+def test_sources_are_hashed_unless_that_is_not_wanted(tmp_path: Path) -> None:
+    output = finished_run(tmp_path)
+    (tmp_path / "in/a/1.jpg").write_bytes(jpeg(7))
+    (tmp_path / "in/a/new.jpg").write_bytes(jpeg(1))
+    found = verify.run(output, StorageSettings(), source_bytes=False)["found"]
+    assert [(one["what"], one["name"]) for one in found] == [("source image without a row", "a/new.jpg")]
+    assert len(verify.run(output, StorageSettings())["found"]) == 2
+
+
 def _drop_row(folder: Path) -> None:
     store = Store.open(str(folder / "out"), StorageSettings())
     rows = [row for row in ledger.load_effective(store).to_pylist() if row["image_id"] != "a/1.jpg"]
@@ -40,6 +49,9 @@ def _drop_row(folder: Path) -> None:
         (lambda f: (f / "out/images/a/3.jpg").unlink(), "output is missing: a/3.jpg"),
         (lambda f: (f / "out/images/a/3.jpg.json").unlink(), "sidecar is missing: a/3.jpg"),
         (lambda f: (f / "out/images/stray.txt").write_text("?"), "ledger names this file: images/stray.txt"),
+        (lambda f: (f / "out/notes.txt").write_text("?"), "no run puts this here: notes.txt"),
+        (lambda f: (f / "out/ledger/x.csv").write_text("?"), "no run puts this here: ledger/x.csv"),
+        (lambda f: (f / "out/failed/1.jpg.json").write_text("{}"), "no run puts this here: failed/1.jpg.json"),
         (lambda f: (f / "out/failed/b/6.jpg.json").unlink(), "no JSON in failed/: b/6.jpg"),
         (lambda f: (f / "in/a/1.jpg").write_bytes(jpeg(7)), "source changed after its row: a/1.jpg"),
         (lambda f: (f / "in/a/1.jpg").unlink(), "row without a source image: a/1.jpg"),

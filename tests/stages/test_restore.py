@@ -72,16 +72,18 @@ def test_clean_and_kept_are_byte_copies_and_need_no_model(tmp_path: Path) -> Non
         assert (world.output / "images" / name).read_bytes() == (world.source / name).read_bytes()
 
 
-def test_a_changed_or_missing_source_fails_alone(tmp_path: Path) -> None:
+def test_a_missing_source_fails_alone_and_a_changed_one_gets_no_row(tmp_path: Path) -> None:
     world = World(tmp_path)
     rows = [world.row("changed.png"), world.row("gone.png"), world.row("good.png")]
     (world.source / "changed.png").write_bytes((world.source / "good.png").read_bytes())
     (world.source / "gone.png").unlink()
     found = world.work(rows, fakes.FakeRestorer())
-    assert [found[name]["reason"] for name in ("changed.png", "gone.png", "good.png")] == [
-        "source_changed", "missing_source", "",
-    ]  # fmt: skip
-    assert sorted(path.name for path in (world.output / "failed").iterdir()) == ["changed.png.json", "gone.png.json"]
+    assert {name: row["reason"] for name, row in found.items()} == {"gone.png": "missing_source", "good.png": ""}
+    assert world.counts["changed"] == ["changed.png"] and world.counts["images"] == 2
+    assert sorted(path.name for path in (world.output / "failed").iterdir()) == ["gone.png.json"]
+    assert not (world.output / "images/changed.png").exists()
+    world.work(rows[:1], fakes.FakeRestorer())
+    assert (world.counts["changed"], world.counts["images"]) == (["changed.png"], 0)
 
 
 @pytest.mark.parametrize(("on_fail", "status"), [("review", "review"), ("keep_original", "kept")])

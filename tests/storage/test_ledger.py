@@ -135,6 +135,72 @@ def test_a_scan_meets_a_compaction(store: Store) -> None:
     assert ledger.effective(pa.concat_tables(seen))["image_id"].to_pylist() == ["a", "b", "c"]
 
 
+def many_parts(store: Store) -> pa.Table:
+    """40 parts with retried, doubled and single rows; returns what counts."""
+    for n in range(30):
+        ledger.write_part(store, table(row(f"{n:02d}", "failed", seconds=1.0), row(f"{n:02d}x")), 1)
+    for n in range(5):
+        ledger.write_part(store, table(row(f"{n:02d}", "restored", 2)), 2)
+        ledger.write_part(store, table(row(f"{n:02d}x"), row(f"{n:02d}y")), 1)  # a unit that ran twice
+    return ledger.load_effective(store)
+
+
+def all_rows(store: Store) -> list[tuple[str, int]]:
+    parts = pa.concat_tables(ledger.scan(store, ["image_id", "attempt"]))
+    return sorted({(r["image_id"], r["attempt"]) for r in parts.to_pylist()})
+
+
+def test_a_compaction_keeps_what_counts_and_every_attempt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = many_parts(store)
+    attempts = all_rows(store)
+    assert ledger.compact(store) == 0 and ledger.compact(store, least=41) == 0
+    monkeypatch.setattr(ledger, "MERGED_PARTS", 15)
+    assert ledger.compact(store, least=10) == 40
+    names = [entry.path for entry in store.walk("ledger/")]
+    assert len(names) == 3 and all(name.startswith("ledger/merged-") for name in names)
+    assert ledger.load_effective(store).equals(before) and all_rows(store) == attempts
+    many_parts(store)  # units that run again after their parts were merged away
+    assert ledger.load_effective(store).equals(before)
+    assert ledger.compact(store, least=10) == 43
+    assert ledger.load_effective(store).equals(before) and all_rows(store) == attempts
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_a_compaction_that_is_killed_loses_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    before, left = many_parts(store), [killed_at]
+    monkeypatch.setattr(ledger, "MERGED_PARTS", 3)
+    real = {name: getattr(store, name) for name in ("create", "delete")}
+
+    def counted(name: str) -> Any:
+        def call(*args: Any) -> Any:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real[name](*args)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(store, name, counted(name))
+    with pytest.raises(KeyboardInterrupt):
+        ledger.compact(store, least=10)
+    assert ledger.load_effective(store).equals(before)
+    left[0] = 10**6
+    ledger.compact(store, least=2)
+    assert ledger.load_effective(store).equals(before)
+
+
+def test_a_compaction_deletes_nothing_that_it_could_not_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = many_parts(store)
+    real = store.create
+    monkeypatch.setattr(store, "create", lambda path, data: real(path, ledger._encoded(table(row("other")))) and False)
+    with pytest.raises(StorageRefusedError, match="not what its parts hold"):
+        ledger.compact(store, least=10)
+    assert set(before["image_id"].to_pylist()) <= set(ledger.load_effective(store)["image_id"].to_pylist())
+
+
 def test_a_broken_part_is_named(store: Store) -> None:
     store.create("ledger/x.parquet", b"PAR1")
     with pytest.raises(StorageRefusedError, match=r"ledger/x\.parquet: broken"):

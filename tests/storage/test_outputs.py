@@ -149,6 +149,15 @@ def test_another_images_place_is_not_taken(outputs: Outputs, store: Store) -> No
     assert files(store) == before
 
 
+def test_what_a_killed_job_left_of_other_source_bytes_is_replaced(store: Store) -> None:
+    outputs = Outputs(store, RUN)
+    outputs.image(row("a/1.png", source_sha256="0" * 64), "a/1.png", b"from what the source was")
+    made = outputs.image(row("a/1.png", source_sha256="1" * 64), "a/1.png", b"from what it is")
+    assert store.read("images/a/1.png") == b"from what it is" and made["output_bytes"] == 15
+    assert json.loads(store.read("images/a/1.png.json"))["source"]["sha256"] == "1" * 64
+    assert made["output_sha256"] == json.loads(store.read("images/a/1.png.json"))["output"]["sha256"]
+
+
 def test_a_member_and_a_file_of_one_name_lie_apart(tmp_path: Path, store: Store) -> None:
     (tmp_path / "in/a").mkdir(parents=True)
     (tmp_path / "in/a/1.png").write_bytes(b"plain")
