@@ -225,7 +225,7 @@ def _names_in(batch: pa.RecordBatch, image: str, name: str | None) -> list[str]:
         return [""] * batch.num_rows
     column = batch.column(name) if name else pc.struct_field(batch.column(image), "path")
     kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _is_bytes(kind):
         # As bytes, since Parquet says that they are UTF-8 and nothing checks it.
         found = (None if text is None else text.decode("utf-8", "surrogateescape") for text in _bytes_in(column))
         return [printable(text or "") for text in found]
@@ -239,6 +239,10 @@ def _bytes_in(column: pa.Array) -> list[bytes | None]:
     return found
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
 def _has_field(kind: pa.DataType, name: str) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index(name) >= 0
 
@@ -246,13 +250,10 @@ def _has_field(kind: pa.DataType, name: str) -> bool:
 def _columns(schema: pa.Schema) -> tuple[str, str | None]:
     """The columns that hold the image and its name."""
 
-    def holds_bytes(kind: pa.DataType) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
     def fits(kind: pa.DataType) -> bool:
         if _has_field(kind, "bytes"):
-            return holds_bytes(kind.field("bytes").type)
-        return holds_bytes(kind)
+            return _is_bytes(kind.field("bytes").type)
+        return _is_bytes(kind)
 
     # A name that two columns share names none.
     found = [c for c in _BYTES_COLUMNS if schema.names.count(c) == 1 and fits(schema.field(c).type)]
