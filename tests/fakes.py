@@ -97,17 +97,18 @@ class SlowRestorer(FakeRestorer):
         return super()._restore(image, key)
 
 
-class MeddlingRestorer(FakeRestorer):
-    """While it starts, somebody changes ``meddled.png`` in the source, and ``restless.png`` each time anew."""
+class MeddlingClassifier(FakeClassifier):
+    """Once it has looked, somebody changes ``meddled.png`` in the source, and ``restless.png`` each time anew."""
 
     def __init__(self, source: Path) -> None:
-        super().__init__()
-        rng = np.random.default_rng(time.monotonic_ns())
-        for name in ("meddled.png", "restless.png"):
-            if (source / name).exists() and (name == "restless.png" or not (source / "changed").exists()):
-                pixels = rng.integers(180, 220, (48, 64, 3)) if name == "restless.png" else np.full((48, 64, 3), 200)
-                Image.fromarray(pixels.astype(np.uint8)).save(source / name)
-        (source / "changed").touch()
+        self._source = source
+
+    def classify_views(self, views: np.ndarray) -> list[Decision]:
+        decisions = super().classify_views(views)
+        noise = np.random.default_rng(time.monotonic_ns()).integers(180, 220, (48, 64, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(self._source / "restless.png")
+        Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(self._source / "meddled.png")
+        return decisions
 
 
 class PickyRestorer(FakeRestorer):
@@ -155,8 +156,8 @@ def make_slow(manifest: RestoreManifest) -> SlowRestorer:
     return SlowRestorer()
 
 
-def make_meddling(manifest: RestoreManifest) -> MeddlingRestorer:
-    return MeddlingRestorer(Path(manifest.source.uri))
+def make_meddling(manifest: RestoreManifest) -> MeddlingClassifier:
+    return MeddlingClassifier(Path(manifest.source.uri))
 
 
 def make_picky_once(manifest: RestoreManifest) -> PickyRestorer:

@@ -191,7 +191,7 @@ def test_a_password_in_the_environments_endpoint_is_not_told(
     store.config = {**CONFIG, "retries": {"total_max_attempts": 1}}
     with pytest.raises(error, match="s3://bucket") as caught:
         store.read("run.json")
-    assert "planted" not in str(caught.value) and "***@" in str(caught.value)
+    assert "planted" not in str(caught.value)
 
 
 ROWS = [
