@@ -94,7 +94,7 @@ def _image(data: bytes, max_pixels_mp: float) -> sandbox.Reply:
 
 def _thumbnail(data: bytes, max_pixels_mp: float, max_px: int) -> sandbox.Reply:
     _inspected(data, max_pixels_mp)
-    return {}, [np.frombuffer(images.thumbnail(data, max_px), np.uint8)]
+    return {}, [np.frombuffer(images.thumbnail(data, max_px, max_pixels_mp), np.uint8)]
 
 
 def _inspected(data: bytes, max_pixels_mp: float) -> dict[str, Any]:

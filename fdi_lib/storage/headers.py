@@ -29,12 +29,16 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # pyvips decodes libvips' messages as UTF-8, and a hostile file can have its own bytes quoted in one.
 VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\s+)*([0-9]{1,9})\s+([0-9]{1,9})\s")
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*([0-9]{1,9})\s+([0-9]{1,9})\s")  # one way to match: never slow
+_PNM_HEAD = 65_536  # bytes its header, comments included, may take
 _JP2_MAGICS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 
 _SOF = {0xC0 + n for n in range(16)} - {0xC4, 0xC8, 0xCC}  # start of frame; C4, C8 and CC are other things
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _SOS, _EOI = 0xDA, 0xD9
+_FILL = re.compile(rb"\xff+")
+# Pieces of metadata before it is an attack: the smallest take 4 bytes of a file, and hundreds of ours.
+_MAX_PIECES = 65_536
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ def inspect(data: bytes, max_pixels_mp: float) -> ImageFacts:
         facts = _tiff_facts(data)
     elif data.startswith(_JP2_MAGICS):
         facts = _jp2_facts(data)
-    elif data.startswith(b"BM") or _PNM.match(data):
-        facts = _plain_facts(data)
+    elif data[14:18] in _BMP_HEADS and data.startswith(b"BM"):
+        facts = _bmp_facts(data)
+    elif pnm := _PNM.match(data, 0, _PNM_HEAD):
+        facts = _plain_facts("pnm", int(pnm[1]), int(pnm[2]))
     else:
         facts = _other_facts(data)
     if min(min(size) for size in facts.pages) < 1:
@@ -105,16 +111,19 @@ def jpeg_segments(data: bytes) -> Iterator[Piece]:
     """Yield the marker segments from SOI up to and with the first SOS, whose ``end`` is where entropy data begins.
 
     Raises:
-        ItemError: TRUNCATED when the data ends before SOS; UNREADABLE when there is no marker where one must be.
+        ItemError: TRUNCATED when the data ends before SOS; UNREADABLE when there is no marker where one must be, or
+            when there are absurdly many.
     """
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    for _ in range(_MAX_PIECES):
+        fill = _FILL.match(data, at)
+        if fill is None and at < len(data):
             raise ItemError(Reason.UNREADABLE, f"no JPEG marker at byte {at}")
+        at = fill.end() - 1 if fill else at  # a marker's own FF may have any number of others before it
+        if at + 4 > len(data):
+            break
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker in _BARE:
+        if marker in _BARE:
             at += 2
         elif marker == _EOI:
             break
@@ -126,6 +135,8 @@ def jpeg_segments(data: bytes) -> Iterator[Piece]:
             if marker == _SOS:
                 return
             at = end
+    else:
+        raise ItemError(Reason.UNREADABLE, f"more than {_MAX_PIECES} JPEG segments before the image data")
     raise ItemError(Reason.TRUNCATED, "the JPEG file ends before its image data")
 
 
@@ -133,14 +144,17 @@ def png_chunks(data: bytes) -> Iterator[Piece]:
     """Yield every chunk of a PNG file, IEND last.
 
     Raises:
-        ItemError: TRUNCATED when the data ends before IEND.
+        ItemError: TRUNCATED when the data ends before IEND; UNREADABLE when there are absurdly many other chunks.
     """
-    at = len(PNG_SIGNATURE)
+    at, others = len(PNG_SIGNATURE), 0
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
             break
         name = data[at + 4 : at + 8]
+        others += name != b"IDAT"
+        if others > _MAX_PIECES:
+            raise ItemError(Reason.UNREADABLE, f"more than {_MAX_PIECES} PNG chunks beside the image data")
         yield Piece(name, b"" if name == b"IDAT" else data[at + 8 : end - 4], at, end)  # IDAT can be gigabytes
         if name == b"IEND":
             return
@@ -189,7 +203,7 @@ def _tiff_facts(data: bytes) -> ImageFacts:
     try:
         directories = tiff.read_directories(data)
     except tiff.TiffError as error:
-        reason = Reason.UNREADABLE if "cycle" in str(error) else Reason.TRUNCATED
+        reason = Reason.TRUNCATED if error.cut else Reason.UNREADABLE
         raise ItemError(reason, f"TIFF: {error}") from error
     if any(_ends_early(directory, len(data)) for directory in directories):
         raise ItemError(Reason.TRUNCATED, "TIFF: image data lie past the end of the file")
@@ -246,16 +260,19 @@ def _jp2_facts(data: bytes) -> ImageFacts:
     return ImageFacts("jp2", width, height, bands, bits, ((width, height),), "JPEG 2000")
 
 
-def _plain_facts(data: bytes) -> ImageFacts:
-    """BMP and PNM (PBM, PGM, PPM): their sizes stand in the header; they are never decoded here."""
-    pnm = _PNM.match(data)
-    if pnm:
-        name, width, height = "pnm", int(pnm[1]), int(pnm[2])
-    elif len(data) >= 26:
-        name = "bmp"
-        width, height = (abs(int.from_bytes(data[at : at + 4], "little", signed=True)) for at in (18, 22))
-    else:
+# Lengths of BMP's second header, of which the first kind has 16-bit sizes. Many a text begins with BM.
+_BMP_HEADS = [length.to_bytes(4, "little") for length in (12, 16, 40, 52, 56, 64, 108, 124)]
+
+
+def _bmp_facts(data: bytes) -> ImageFacts:
+    if len(data) < 26:
         raise ItemError(Reason.TRUNCATED, "the BMP file ends inside its header")
+    width, height = struct.unpack_from("<HH" if data[14] == 12 else "<ii", data, 18)
+    return _plain_facts("bmp", abs(width), abs(height))  # negative: rows from top to bottom
+
+
+def _plain_facts(name: str, width: int, height: int) -> ImageFacts:
+    """BMP and PNM (PBM, PGM, PPM): their sizes stand in the header; they are never decoded here."""
     return ImageFacts(name, width, height, 3, 8, ((width, height),), name)
 
 

@@ -66,27 +66,30 @@ def decode(data: bytes, max_pixels_mp: float) -> DecodedImage:
     if facts.unsupported:
         raise ItemError(Reason.UNSUPPORTED_PIXELS, facts.unsupported)
     try:
-        samples = _strict_samples(data)
+        samples = _strict_samples(data, facts)
     except ItemError:
         # Strict means that a warning is an error, also one about metadata, such as a TIFF text without its final
         # NUL. Such files are common and whole: what counts is whether the bare picture reads without a warning.
-        samples = _strict_samples(metadata.without_metadata(data, facts.format))
-    samples = samples.reshape(samples.shape[0], samples.shape[1], -1)
-    if samples.shape != (facts.height, facts.width, facts.bands) or samples.dtype.itemsize * 8 != facts.bits:
-        raise ItemError(Reason.UNREADABLE, f"decoded to {samples.shape} {samples.dtype}, the header says {facts}")
+        samples = _strict_samples(metadata.without_metadata(data, facts.format), facts)
     colours = facts.bands - 1 if facts.bands in (2, 4) else facts.bands
     pixels = samples[..., 0] if colours == 1 else samples[..., :3]
     alpha = samples[..., colours].copy() if colours < facts.bands else None
     return DecodedImage(np.ascontiguousarray(pixels), alpha, facts.format, facts.width, facts.height, facts.bits, data)
 
 
-def _strict_samples(data: bytes) -> np.ndarray:
+def _strict_samples(data: bytes, facts: ImageFacts) -> np.ndarray:
+    """(H, W, C) samples of what the facts say, or an error."""
     try:
         image = pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
     except VIPS_ERRORS as error:
         raise ItemError(Reason.UNREADABLE, first_line(error)) from error
+    # Before anything is decoded: a file that two readers take for pictures of two sizes would get past the limit.
+    found = (image.width, image.height, image.bands, image.format)
+    expected = (facts.width, facts.height, facts.bands, "uchar" if facts.bits == 8 else "ushort")
+    if found != expected:
+        raise ItemError(Reason.UNREADABLE, f"decodes to {found}, the header says {expected}")
     try:
-        return image.numpy()
+        return image.numpy().reshape(facts.height, facts.width, facts.bands)
     except VIPS_ERRORS as error:
         raise ItemError(Reason.TRUNCATED, f"the image data end early or are broken: {first_line(error)}") from error
 
@@ -187,17 +190,25 @@ def from_float_rgb(rgb: np.ndarray, like: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, 0.0, 1.0) * np.float32(top)).astype(like.dtype)
 
 
-def thumbnail(data: bytes, max_px: int) -> bytes:
+def thumbnail(data: bytes, max_px: int, max_pixels_mp: float) -> bytes:
     """Return a small sRGB JPEG of any image that libvips reads, upright, its longer side at most ``max_px``.
 
-    For looking at only: 16-bit, CMYK and profiled images are converted. Check the size with ``inspect`` beforehand.
+    For looking at only: 16-bit, CMYK and profiled images are converted.
+
+    Args:
+        data: the whole file.
+        max_px: longest side of the result.
+        max_pixels_mp: limit in megapixels, of the size that libvips will decode, whatever ``inspect`` found.
 
     Raises:
-        ItemError: EMPTY_FILE; UNREADABLE.
+        ItemError: EMPTY_FILE; TOO_LARGE; UNREADABLE.
     """
     if not data:
         raise ItemError(Reason.EMPTY_FILE)
     try:
+        whole = pyvips.Image.new_from_buffer(data, "", access="sequential")
+        if whole.width * whole.height > max_pixels_mp * 1e6:
+            raise ItemError(Reason.TOO_LARGE, f"{whole.width} x {whole.height} px, the limit is {max_pixels_mp:g} MP")
         image = pyvips.Image.thumbnail_buffer(data, max_px, height=max_px, size="down", output_profile="srgb")
         image = image.flatten(background=[255]) if image.hasalpha() else image
         return image.colourspace("srgb").cast("uchar").jpegsave_buffer(Q=80, keep="none")

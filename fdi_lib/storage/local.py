@@ -40,7 +40,7 @@ class LocalStore(Store):
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Store.read`."""
-        with _translated(self.uri(path)), open(self._place(path), "rb") as file:
+        with _reading(self.uri(path)), open(self._place(path), "rb") as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
@@ -68,7 +68,7 @@ class LocalStore(Store):
         """See :meth:`Store.size`."""
         place = self._place(path)
         try:
-            with _translated(str(place)):
+            with _reading(str(place)):
                 status = place.stat()
         except FileNotFoundError:
             return None
@@ -187,7 +187,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], barred:
         with os.scandir(folder) as items:
             for item in items:
                 status = _status(item)
-                name = printable(item.name) + ("/" if status and S_ISDIR(status.st_mode) else "")
+                # Backslashes twice: the name "\\xff", so written, is not that of the byte FF. Neither can be read.
+                name = printable(item.name.replace("\\", "\\\\"))
+                name += "/" if status and S_ISDIR(status.st_mode) else ""
                 found.append((name, item.name, status, item.is_symlink()))
     real = os.path.realpath(folder) if barred else ""
     for name, raw, status, is_link in sorted(found, key=lambda each: each[:2]):
@@ -215,6 +217,18 @@ def _status(item: os.DirEntry[str]) -> os.stat_result | None:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return None
         raise
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """As :func:`_translated`; a link that leads to itself leads nowhere, and is no reason to stop."""
+    with _translated(what):
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise FileNotFoundError(what) from error
+            raise
 
 
 @contextmanager

@@ -23,6 +23,7 @@ _XMP_KEY = b"XML:com.adobe.xmp\0"
 _APP0, _APP1, _APP2, _APP11, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xEB, 0xEE, 0xFE
 _SEGMENT_MAX = 65_533  # payload of a JPEG segment
 _MAX_INFLATED = 16 << 20  # a packet or profile that inflates to more is an attack
+_MAX_PER_INCH = 2.0**17  # no scanner gets near, and every format has room for it
 
 # PNG says "unsafe to copy" of chunks that depend on the pixels. These do so only through depth, channels and colour
 # space, which stay the same. (caBX, a C2PA manifest, stays behind: it would not validate any more.)
@@ -79,7 +80,7 @@ def without_metadata(data: bytes, format: str) -> bytes:
         return b"".join([data[:2], *(data[s.start : s.end] for s in needed), data[pieces[-1].end :]])
     if format == "png":
         return PNG_SIGNATURE + b"".join(data[c.start : c.end] for c in png_chunks(data) if _is_critical(c.name))
-    return tiff.replace_directory(data, _layout(tiff.read_directories(data)[0]))
+    return _with_directory(data, _layout(tiff.read_directories(data)[0]))
 
 
 def _is_metadata(marker: int) -> bool:
@@ -105,7 +106,7 @@ def transplant(source: bytes, source_format: str, encoded: bytes, format: str, x
         xmp: the packet that the result carries in place of the source's.
 
     Raises:
-        ItemError: UNREADABLE, when XMP or EXIF don't fit into a JPEG segment.
+        ItemError: UNREADABLE, when XMP or EXIF don't fit into a JPEG segment, or a directory into a TIFF file.
     """
     same, portable = source_format == format, None if source_format == format else read_portable(source, source_format)
     if format == "jpeg":
@@ -132,7 +133,10 @@ def read_portable(data: bytes, format: str) -> Portable:
         first = tiff.read_directories(data)[0]
         exif = tiff.write_block({code: tag for code, tag in first.items() if code in _EXIF_TAGS})
         icc = first[_ICC].value if _ICC in first else b""
-    return Portable(icc, exif, _per_inch(data, format, exif))
+    per_inch = _per_inch(data, format, exif)
+    if per_inch and not all(0 < value <= _MAX_PER_INCH for value in per_inch):
+        per_inch = None  # nonsense
+    return Portable(icc, exif, per_inch)
 
 
 def _per_inch(data: bytes, format: str, exif: bytes) -> tuple[float, float] | None:
@@ -178,10 +182,13 @@ def _png_text(name: int | bytes, rest: bytes) -> bytes:
 
 
 def _inflated(data: bytes) -> bytes:
+    """What is compressed in a chunk; nothing where that is broken or cut, or a bomb."""
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(data, _MAX_INFLATED)
+        found = stream.decompress(data, _MAX_INFLATED)
     except zlib.error:
-        return b""  # broken: nothing that could be carried over
+        return b""
+    return found if stream.eof else b""
 
 
 # --- JPEG ---------------------------------------------------------------------------------------------------------
@@ -278,4 +285,11 @@ def _join_tiff(carried: tiff.Directory, encoded: bytes, xmp: bytes, *, keep_pola
     ):  # MinIsWhite: the caller has inverted the samples
         tags[_PHOTOMETRIC] = carried[_PHOTOMETRIC]
     tags[_XMP] = tiff.Tag(_BYTE, xmp)
-    return tiff.replace_directory(encoded, tags)
+    return _with_directory(encoded, tags)
+
+
+def _with_directory(data: bytes, tags: tiff.Directory) -> bytes:
+    try:
+        return tiff.replace_directory(data, tags)
+    except tiff.TiffError as error:
+        raise ItemError(Reason.UNREADABLE, f"TIFF: {error}") from error

@@ -21,9 +21,10 @@ from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest.settings import SourceSettings
 from fdi_lib.records import LEDGER, Reason, Status
 from fdi_lib.storage.ledger import FOLDER, STAGED, write_part
+from fdi_lib.storage.names import check_image_name
 from fdi_lib.storage.provenance import sidecar
 from fdi_lib.storage.rivals import Rivals, without_extension
-from fdi_lib.storage.store import Store, check_name, printable
+from fdi_lib.storage.store import Store, printable
 
 DELIVERED = (Status.RESTORED, Status.CLEAN, Status.KEPT)  # statuses of images that are in the output
 STAGED_IMAGES = "_control/staged/images/"
@@ -39,7 +40,7 @@ def output_name(image_id: str, shard: str) -> str:
     Raises:
         ItemError: ``UNSAFE_NAME``.
     """
-    return check_name(f"{without_extension(shard)}{image_id.removeprefix(shard)}" if shard else image_id)
+    return check_image_name(f"{without_extension(shard)}{image_id.removeprefix(shard)}" if shard else image_id)
 
 
 def member_name(name: str, shard: str) -> str:
@@ -163,7 +164,7 @@ class Outputs:
 def safe_name(row: dict[str, Any]) -> str:
     """The image id of a row, or a name made of its hash where that could not be a file's name."""
     try:
-        return check_name(row["image_id"])
+        return check_image_name(row["image_id"])
     except ItemError:
         return "unsafe-" + hashlib.sha256(row["image_id"].encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fdi_lib.errors import ItemError, RunConflictError
+from fdi_lib.storage.names import check_image_name
 from fdi_lib.storage.sources import is_image, sample_key
-from fdi_lib.storage.store import ObjectEntry, Store, check_name, extension
+from fdi_lib.storage.store import ObjectEntry, Store, extension
 
 Format = Literal["webdataset", "parquet"]
 _HUGGING_FACE = {"info": {"features": {"key": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}}}
@@ -98,7 +99,7 @@ def _samples(source: Store, ignored: Counter[str]) -> Iterator[list[ObjectEntry]
     sample: list[ObjectEntry] = []
     for entry in source.walk():
         try:
-            check_name(entry.path)
+            check_image_name(entry.path)
         except ItemError:
             ignored["(unsafe name)"] += 1
             continue

@@ -21,14 +21,13 @@ from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
-from fdi_lib.storage.names import harmless, plain, unique
+from fdi_lib.storage.names import check_image_name, harmless, plain, unique
 from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
 from fdi_lib.storage.store import (
     LEFT_OUT,
     UNKNOWN_SIZE,
     ObjectEntry,
     Store,
-    check_name,
     extension,
     is_absolute,
     printable,
@@ -165,7 +164,7 @@ def read_images(
         "row": -1,
     }
     try:
-        check_name(path)
+        check_image_name(path)
         here, name = store.at(entry.path) if is_absolute(entry.path) else (store, entry.path)
         if kind == "file":
             data = here.read(name) if with_bytes else b""
@@ -260,7 +259,7 @@ def _shard(
             data = _member_bytes(reader, item) if with_bytes else b""
         name = plain(raw)
         try:
-            check_name(f"{row['shard']}/{name}")
+            check_image_name(f"{row['shard']}/{name}")
         except ItemError as error:
             name, data = harmless(name), error
         name = unique(name, taken)

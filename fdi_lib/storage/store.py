@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_SIZE = -1
 LEFT_OUT = "(left out)"  # version of an entry that leads where a walk may not go; nothing below it is listed
-MAX_SEGMENT_BYTES = 240  # most file systems allow 255; the rest is for ".json" and the like
+MAX_SEGMENT_BYTES = 255  # as most file systems allow
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")  # control characters, backslash, lone surrogates
 
 
@@ -131,7 +131,7 @@ def check_name(path: str) -> str:
 
     Raises:
         ItemError: ``UNSAFE_NAME``: absolute, ``.``, ``..`` or empty segments, backslashes, control characters,
-            not Unicode, or a segment above 240 bytes.
+            not Unicode, or a segment above 255 bytes.
     """
     if _HOSTILE.search(path) or any(s in ("", ".", "..") for s in path.split("/")):
         raise ItemError(Reason.UNSAFE_NAME, f"{printable(path)!r} is not a plain relative path")

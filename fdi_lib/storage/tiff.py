@@ -21,10 +21,21 @@ EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965  # tags whose value is the off
 IPTC = 33723
 _POINTERS = (EXIF, GPS, INTEROPERABILITY)
 _MAX_DIRECTORIES = 65_536  # a chain longer than this is an attack
+_MAX_TAGS = 4_096  # in one directory: libtiff's limit
+_SHARED_BYTES = 2**20  # what directories may say again of the same bytes: pages share a profile, say
 
 
 class TiffError(ValueError):
-    """The bytes break TIFF's structure: an offset out of bounds, a cycle, a bad header."""
+    """The bytes break TIFF's structure: an offset out of bounds, a cycle, a bad header.
+
+    Args:
+        problem: what is wrong.
+        cut: whether it is as if the end of the file were missing.
+    """
+
+    def __init__(self, problem: str, *, cut: bool = False) -> None:
+        super().__init__(problem)
+        self.cut = cut
 
 
 class Tag(NamedTuple):
@@ -60,22 +71,38 @@ def read_header(data: bytes) -> Header:
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
-        raise TiffError("no TIFF header")
+        raise TiffError("no TIFF header", cut=True)
     magic, offset = struct.unpack_from(f"{order}2xHI", data)
     if magic == 42:
         return Header(order, False, offset)
     if magic == 43 and len(data) >= 16:
         return Header(order, True, struct.unpack_from(f"{order}8xQ", data)[0])
-    raise TiffError("no TIFF header")
+    raise TiffError("no TIFF header", cut=True)
+
+
+class _Room:
+    """How much directories and values may still say: no more than there are bytes to say it.
+
+    Both may lie over one another, so that a file of kilobytes could hold terabytes of values, or days of fields.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._left = length + _SHARED_BYTES
+
+    def take(self, length: int) -> None:
+        """Count what is about to be read."""
+        self._left -= length
+        if self._left < 0:
+            raise TiffError("directories and values that lie over one another")
 
 
 def read_directories(data: bytes) -> list[Directory]:
     """Return the chain of directories, in file order, with EXIF, GPS and Interoperability followed.
 
     Raises:
-        TiffError: an offset lies outside the data, or the chain is a cycle.
+        TiffError: an offset lies outside the data, the chain is a cycle, or all of it says more than the data hold.
     """
-    header = read_header(data)
+    header, room = read_header(data), _Room(len(data))
     found: list[Directory] = []
     seen: set[int] = set()
     offset = header.first
@@ -83,24 +110,26 @@ def read_directories(data: bytes) -> list[Directory]:
         if offset in seen or len(seen) >= _MAX_DIRECTORIES:
             raise TiffError("the chain of directories is a cycle")
         seen.add(offset)
-        directory, offset = _read_directory(data, header, offset, depth=0)
+        directory, offset = _read_directory(data, header, offset, room, depth=0)
         found.append(directory)
     if not found:
-        raise TiffError("no directory")
+        raise TiffError("no directory", cut=True)
     return found
 
 
-def _read_directory(data: bytes, header: Header, offset: int, depth: int) -> tuple[Directory, int]:
+def _read_directory(data: bytes, header: Header, offset: int, room: _Room, depth: int) -> tuple[Directory, int]:
     order, big, _ = header
     head, entry, slot = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    try:
-        (count,) = struct.unpack_from(order + head, data, offset)
-        start, width = offset + struct.calcsize(order + head), struct.calcsize(order + entry) + slot
-        if start + count * width + slot > len(data):
-            raise TiffError(f"a directory of {count} tags runs past the end")
-        (following,) = struct.unpack_from(order + "IQ"[big], data, start + count * width)
-    except struct.error as error:
-        raise TiffError(f"a directory lies past the end: {error}") from error
+    start, width = offset + struct.calcsize(order + head), struct.calcsize(order + entry) + slot
+    if start > len(data):
+        raise TiffError(f"a directory lies past the end, at byte {offset}", cut=True)
+    (count,) = struct.unpack_from(order + head, data, offset)
+    if start + count * width + slot > len(data):
+        raise TiffError(f"a directory of {count} tags runs past the end", cut=True)
+    if count > _MAX_TAGS:
+        raise TiffError(f"a directory of {count} tags")
+    (following,) = struct.unpack_from(order + "IQ"[big], data, start + count * width)
+    room.take(count * width)
     tags: Directory = {}
     for at in range(start, start + count * width, width):
         code, kind, n = struct.unpack_from(order + entry, data, at)
@@ -109,16 +138,22 @@ def _read_directory(data: bytes, header: Header, offset: int, depth: int) -> tup
             (place,) = struct.unpack_from(order + "IQ"[big], data, place)
         if not length or place + length > len(data):
             continue  # an unknown type, or a value that is not there: nothing that could be carried over
+        if length > slot:
+            room.take(length)
         value = data[place : place + length]
         if code == IPTC:  # often typed LONG, yet it is a string of bytes in any byte order
             kind = _UNDEFINED
         elif order == ">":
             value = _turned(kind, value)
         tag = Tag(kind, value)
-        if code in _POINTERS and depth < 2 and tag.numbers:
+        if code in _POINTERS:
+            if depth == 2 or not tag.numbers:
+                continue  # its number means nothing elsewhere
             try:
-                tag = tag._replace(directory=_read_directory(data, header, tag.numbers[0], depth + 1)[0])
-            except TiffError:
+                tag = tag._replace(directory=_read_directory(data, header, tag.numbers[0], room, depth + 1)[0])
+            except TiffError as error:
+                if not error.cut:
+                    raise
                 continue  # a dangling pointer
         tags[code] = tag
     return tags, following
@@ -174,9 +209,16 @@ def write_block(tags: Directory) -> bytes:
 
 
 def replace_directory(data: bytes, tags: Directory) -> bytes:
-    """Append a directory to a TIFF file and make it the file's first and only one."""
+    """Append a directory to a TIFF file and make it the file's first and only one.
+
+    Raises:
+        TiffError: it does not fit: a classic file ends at 4 GiB.
+    """
     header = read_header(data)
     padding = len(data) % 2
-    block, offset = write_directory(tags, len(data) + padding, big=header.big, order=header.order)
+    try:
+        block, offset = write_directory(tags, len(data) + padding, big=header.big, order=header.order)
+    except struct.error as error:
+        raise TiffError(f"the directory does not fit into the file: {error}") from error
     pointer = struct.pack(header.order + "IQ"[header.big], offset)
     return b"".join([data[: 8 if header.big else 4], pointer, data[16 if header.big else 8 :], bytes(padding), block])

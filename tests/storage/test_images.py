@@ -204,7 +204,7 @@ def test_grey_comes_back_grey_and_nonsense_is_an_item_error() -> None:
 
 @pytest.mark.parametrize(("format", "bits", "channels"), KINDS)
 def test_thumbnails_show_the_picture(format: str, bits: int, channels: int) -> None:
-    small = Image.open(io.BytesIO(thumbnail(bare(format, picture(bits, channels)), 32)))
+    small = Image.open(io.BytesIO(thumbnail(bare(format, picture(bits, channels)), 32, 400)))
     assert (small.format, small.size, small.mode) == ("JPEG", (32, 24), "RGB")
     values = np.asarray(small).astype(float)
     assert values[0, 0].mean() < 40  # the dark corner
@@ -212,12 +212,17 @@ def test_thumbnails_show_the_picture(format: str, bits: int, channels: int) -> N
 
 
 def test_thumbnails_of_other_pictures() -> None:
-    upright = Image.open(io.BytesIO(thumbnail(rich("jpeg", 8, 3), 32)))
+    upright = Image.open(io.BytesIO(thumbnail(rich("jpeg", 8, 3), 32, 400)))
     assert upright.size == (24, 32)  # orientation 6
     for name in ("cmyk jpeg", "palette png", "1-bit tiff", "two pages", "animated gif"):
-        assert Image.open(io.BytesIO(thumbnail(unsupported()[name][0], 32))).size == (32, 24)
-    assert Image.open(io.BytesIO(thumbnail(bare("png", picture()), 999))).size == (64, 48)
-    for data, reason in ((b"", Reason.EMPTY_FILE), (b"text", Reason.UNREADABLE)):
+        assert Image.open(io.BytesIO(thumbnail(unsupported()[name][0], 32, 400))).size == (32, 24)
+    assert Image.open(io.BytesIO(thumbnail(bare("png", picture()), 999, 400))).size == (64, 48)
+    small = bare("png", picture())
+    for data, reason, limit in (
+        (b"", Reason.EMPTY_FILE, 400),
+        (b"text", Reason.UNREADABLE, 400),
+        (small, Reason.TOO_LARGE, 0.003),
+    ):
         with pytest.raises(ItemError) as caught:
-            thumbnail(data, 32)
+            thumbnail(data, 32, limit)
         assert caught.value.reason == reason

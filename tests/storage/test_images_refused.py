@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fdi_lib.errors import ItemError
 from fdi_lib.manifest import ImageSettings
 from fdi_lib.records import Reason
 from fdi_lib.storage import tiff
-from fdi_lib.storage.images import decode, encode, inspect
+from fdi_lib.storage.images import _strict_samples, decode, encode, inspect
 from tests.storage.pictures import ICC, LABEL, SAME, SAVE, bare, picture, pillow, rich, unsupported
 
 NOISE = np.random.default_rng(2).integers(0, 255, (200, 200, 3)).astype(np.uint8)
@@ -135,6 +136,24 @@ def test_a_pixel_bomb_is_refused_from_its_header(format: str) -> None:
     with pytest.raises(ItemError) as caught:
         decode(bare(format, picture()), 0.003)  # 64 x 48 is 0.003072 megapixels
     assert caught.value.reason == Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("format", SAVE)
+def test_nothing_is_decoded_but_what_was_inspected(format: str) -> None:
+    """Two readers of one header may differ: the limit on pixels must hold for the one that decodes."""
+    data = bare(format, NOISE, **({"compression": "lzw"} if format == "tiff" else {}))
+    broken, facts = data[:2000] + b"\xff" * 200 + data[2200:], inspect(data, 400)
+    for other in (
+        replace(facts, width=100),
+        replace(facts, height=100),
+        replace(facts, bands=1),
+        replace(facts, bits=16),
+    ):
+        with pytest.raises(ItemError, match=r"unreadable.*the header says"):
+            _strict_samples(broken, other)
+    with pytest.raises(ItemError, match="truncated"):  # so decoding would have said
+        _strict_samples(broken, facts)
+    assert _strict_samples(data, facts).shape == NOISE.shape
 
 
 SMALL = {format: rich(format, 8, 3) for format in SAVE}

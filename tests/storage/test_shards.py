@@ -154,12 +154,17 @@ def test_rows_of_what_we_write() -> None:
         ({"bytes": [b"1", None, None], "name": ["n", "m", None]}, ["n", "m", ""]),
         ({"image_bytes": [b"1", None, None], "id": [7, 8, 9]}, ["7", "8", "9"]),
         ({"image": [b"1", None, None], "path": ["a/b.png", "", ""]}, ["a/b.png", "", ""]),
+        # A column of names counts for all rows, so that names alone and names with bytes are the same.
+        ({"image": [{"bytes": b"1", "path": "p.png"}, None, None], "key": [None, "k", None]}, ["", "k", ""]),
+        ({"image": [b"1", None, None], "key": pa.array([b"a.png", b"\xff.png", None])}, ["a.png", "\\xff.png", ""]),
     ],
 )
 def test_other_peoples_columns(columns: dict[str, list], names: list[str]) -> None:
     rows = list(parquet_rows(reader_of(_parquet(pa.table(columns)))))
     assert [row.name for row in rows] == names
     assert [row.data for row in rows] == [b"1", None, None]
+    alone = parquet_rows(reader_of(_parquet(pa.table(columns))), with_bytes=False)
+    assert [row.name for row in alone] == names
 
 
 def test_one_row_reads_its_row_group_only() -> None:
