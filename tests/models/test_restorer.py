@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fdi_lib.core.decision import Decision
-from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.errors import CapacityError, ManifestError, WeightsError
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.presets import describe_models
 from fdi_lib.models.restorer import Restorer
@@ -51,6 +51,29 @@ def test_batch_mates_do_not_matter(restorer, decision):
     together = restorer.restore(images, [decision] * 4)
     for image, out in zip(images, together, strict=True):
         np.testing.assert_array_equal(restorer.restore([image], [decision])[0], out)
+
+
+@pytest.mark.parametrize(("fits", "note"), [(8, ""), (2, "in batches of 2 tiles, not 8, for lack of memory")])
+def test_a_batch_that_does_not_fit_is_halved_and_the_row_says_so(models, monkeypatch, fits, note):
+    small, large = _restorer(models, batch=2), _restorer(models, batch=8)
+    images = [_image(100, 90, 3), _image(64, 64, 3)]
+    decode = large.base.decode
+
+    def short_of_memory(latent):
+        if len(latent) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latent)
+
+    monkeypatch.setattr(large.base, "decode", short_of_memory)
+    made = large.restore_each(images, [NOISE, NOISE])
+    assert [one.note for one in made] == [note, note]
+    for one, expected in zip(made, small.restore(images, [NOISE, NOISE]), strict=True):
+        assert np.abs(one.pixels.astype(int) - expected).max() <= 1
+    assert [one.note for one in large.restore_each(images[:1], [NOISE])] == [note]  # it stays so
+    assert large.restore_each(images[:1], [Decision("clean")])[0].note == ""
+    fits = 0
+    with pytest.raises(CapacityError, match=r"one tile of 64 px .* lower restore\.tile_px"):
+        large.restore_each(images, [NOISE, NOISE])
 
 
 def test_noise_is_keyed_by_image(models):
