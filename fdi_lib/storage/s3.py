@@ -59,6 +59,7 @@ _REMEDIES = {
     "InvalidAccessKeyId": "check the access key in the environment or profile",
     "SignatureDoesNotMatch": "check the secret key in the environment or profile",
     "ExpiredToken": "renew the credentials",
+    "RequestTimeTooSkewed": "set this machine's clock",
     "AccessDenied": "allow s3:GetObject, s3:ListBucket (and s3:PutObject for outputs) on it",
     "NotImplemented": "this store lacks conditional PUT (If-None-Match), which creating once needs",
     "PermanentRedirect": "set storage.region to the bucket's region",

@@ -118,13 +118,26 @@ def test_creates_whose_answers_were_lost_are_neither_conflicts_nor_double(bench:
     check_same(bench, output, undisturbed)
 
 
-def test_an_outage_ends_the_job_and_the_next_run_completes_it(bench: Bench, undisturbed: Store) -> None:
-    bench.proxy.rule = once(bench.proxy.off, 2, "PUT", "/ledger/")
+@pytest.mark.parametrize("gone", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["broken", "gone"])
+def test_an_outage_ends_the_job_and_the_next_run_completes_it(bench: Bench, undisturbed: Store, gone: bool) -> None:
+    """From the second ledger part on no result can be written, or nobody listens any more."""
+    broken = threading.Event()
+    results = ("/images/", "/ledger/")
+
+    def rule(request: Request) -> Fault | None:
+        begin(request)
+        refused = broken.is_set() and request.method == "PUT" and any(part in request.key for part in results)
+        return Fault(status=500) if refused else None
+
+    begin = once(bench.proxy.off if gone else broken.set, 2, "PUT", "/ledger/")
+    bench.proxy.rule = rule
     manifest, output = bench.new_run()
     answer = bench.restore(manifest)
     assert (answer["error"], answer["exit_code"]) == ("StorageOutageError", 1), answer
-    assert bench.proxy.url in answer["message"] and "run again later" in answer["message"]
-    bench.proxy.on()
+    assert output.uri() in answer["message"] and "run again later" in answer["message"]
+    broken.clear()
+    if gone:
+        bench.proxy.on()
     summary = bench.restore(manifest)["summary"]
     assert {key: summary[key] for key in shared.STATUSES} == shared.STATUSES
     assert summary["already_done"] > 0  # what was committed before the outage is not done again
@@ -202,12 +215,12 @@ def test_the_gateway_is_killed_wherever(bench: Bench, undisturbed: Store, nth: i
 
 
 @pytest.mark.slow
-def test_a_storm_that_lasts(bench: Bench, undisturbed: Store) -> None:
-    """Ten runs, each harmed elsewhere; on the way some may end as outages."""
-    for seed in range(10):
-        bench.proxy.forget()
-        faults = (Fault(status=503), Fault(reset="before"), Fault(reset="after"), Fault(cut=0.3), Fault(status=500))
-        bench.proxy.rule = first_of(*(share_of(0.06, fault, 10 * seed + n) for n, fault in enumerate(faults)))
-        manifest, output = bench.new_run()
-        run_to_the_end(bench, manifest)
-        check_same(bench, output, undisturbed)
+@pytest.mark.parametrize("seed", range(6))
+def test_storms(bench: Bench, undisturbed: Store, seed: int) -> None:
+    """Each harms other requests; on the way some may end as outages."""
+    faults = (Fault(status=503), Fault(reset="before"), Fault(reset="after"), Fault(cut=0.3), Fault(status=500))
+    bench.proxy.rule = first_of(*(share_of(0.06, fault, 10 * seed + n) for n, fault in enumerate(faults)))
+    manifest, output = bench.new_run()
+    outages = run_to_the_end(bench, manifest)
+    print(f"{harmed(bench)} of {len(bench.proxy.records)} requests harmed, {outages} outages")
+    check_same(bench, output, undisturbed)
