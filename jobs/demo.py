@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fdi_lib.core.decision import parse_route
 from fdi_lib.core.metrics import psnr, ssim
-from fdi_lib.manifest import RestoreManifest, load_manifest
+from fdi_lib.manifest import RestoreManifest, StorageSettings, load_manifest
 from fdi_lib.records import Status
 from fdi_lib.storage import ledger
 from fdi_lib.storage.store import Store
@@ -49,6 +49,7 @@ def demonstrate(
 ) -> dict[str, Any]:
     """Do the work of :func:`run` with the restoration and the amounts given."""
     root = Path(directory).resolve()
+    Store.open(str(root), StorageSettings()).check(for_writing=True)
     clock = [time.monotonic()]
     truths = make_archive(root, amounts)
     clock.append(time.monotonic())

@@ -142,15 +142,17 @@ class Dispatcher:
             busy = all(worker.in_flight for worker in self._workers.values())
             if busy and not self._starting and len(self._actors) < self.workforce.most:
                 self._hire()
-            if not self._workers and time.monotonic() > self._deadline:
+            if not self._flights and time.monotonic() > self._deadline:
                 waited = f"{self.workforce.wait_s:.0f} s"
-                raise FDIError(f"no restore actor started within {waited}; run again when nodes are there")
+                raise FDIError(f"no restore actor could take work for {waited}; run again when nodes are there")
 
     def _collect(self) -> Iterator[dict[str, Any]]:
         waiting = [*self._flights, *self._starting]
         done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
         if waiting and not done:
             done, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S)
+        if done or self._flights:
+            self._deadline = time.monotonic() + self.workforce.wait_s
         for reference in done:
             if reference in self._starting:
                 self._started(reference)
@@ -215,6 +217,9 @@ class Dispatcher:
     def _suspect(self, unit: Unit, alone: bool) -> None:
         self.workforce.note_loss(unit.rows["image_id"].to_pylist(), unit.tries)
         again = after_loss(unit, alone)
+        if not again and not unit.route:
+            name = unit.rows["image_id"][0].as_py()
+            raise FDIError(f"tasks that copy {name} died {unit.tries} times; give the nodes more memory, and run again")
         if not again:
             self._give_up(unit, Reason.WORKER_DIED, _DIED)
         self.backlog.put_back(again)

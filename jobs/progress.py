@@ -34,6 +34,7 @@ class Tally:
     def __init__(self, total_bytes: Callable[[], int | None] = lambda: None, done_bytes: int = 0) -> None:
         self.counts: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
+        self.decided = 0
         self.started = time.monotonic()
         self._total_bytes, self._done_bytes = total_bytes, done_bytes
         self._total: int | None = None
@@ -61,13 +62,17 @@ class Tally:
     def watch(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Pass decision rows on, adding up what reading and classifying them took."""
         for rows in tables:
+            self.decided += rows.num_rows
             for step in ("decode", "classify"):
                 self.seconds[step] += pc.sum(rows[f"{step}_s"]).as_py() or 0.0
             yield rows
 
     def failed_more_than(self, fraction: float, of_at_least: int = 1) -> bool:
-        """Whether more than ``fraction`` of this run's images failed."""
-        return self.images >= of_at_least and self.counts[Status.FAILED] > fraction * self.images
+        """Whether more than ``fraction`` of the images decided by this run failed.
+
+        Of those decided, not of those finished: broken files need no model, and are finished first.
+        """
+        return self.decided >= of_at_least and self.counts[Status.FAILED] > fraction * self.decided
 
     def _show(self) -> None:
         now = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -14,6 +15,8 @@ import pyarrow as pa
 from ray.exceptions import RayError
 
 from fdi_lib.errors import FDIError
+
+_END_S = 3.0  # for a table that is under way when nobody wants it any more
 
 
 class Pulled:
@@ -23,7 +26,8 @@ class Pulled:
         self.ended = False
         self._closed = threading.Event()
         self._queue: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=4)
-        threading.Thread(target=self._pull, args=(tables,), daemon=True).start()
+        self._thread = threading.Thread(target=self._pull, args=(tables,), daemon=True)
+        self._thread.start()
 
     def get(self, timeout: float) -> pa.Table | None:
         """Return the next table, or None if there is none now."""
@@ -41,19 +45,21 @@ class Pulled:
     def close(self) -> None:
         """Stop pulling; what was pulled is dropped. The thread ends with the table it waits for, if any."""
         self._closed.set()
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
+        end = time.monotonic() + _END_S
+        while self._thread.is_alive() and time.monotonic() < end:  # best before Ray is shut down under it
+            with suppress(queue.Empty):
+                self._queue.get(timeout=0.05)
 
     def _pull(self, tables: Iterator[pa.Table]) -> None:
         try:
             for table in tables:
-                self._queue.put(table)
                 if self._closed.is_set():
-                    break
+                    return
+                self._queue.put(table)
             self._queue.put(None)
         except BaseException as error:  # handed over to the thread that uses the tables
-            self._queue.put(error)
+            if not self._closed.is_set():
+                self._queue.put(error)
 
 
 def cause(error: BaseException) -> BaseException:

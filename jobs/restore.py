@@ -42,6 +42,10 @@ from jobs.workers import given_up, workforce
 log = logging.getLogger(__name__)
 _LOOKS = 3  # at a source that changes while the job runs
 _JUDGED_AFTER = 50  # images; a broken start is no broken run
+_BROKEN = (
+    "stopping: %d of the %d images looked at so far failed, more than limits.max_failed_fraction = %g allows; "
+    "see `fdi failed`, mend the source or raise the limit: the same command resumes"
+)
 
 
 def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]:
@@ -84,7 +88,9 @@ def _work(
             with finishing_on_sigterm(dispatcher.stop, limits.grace_s):
                 for counts in _finished(manifest, parts, job.store, dispatcher, tally, again):
                     tally.add(counts)
-                    if not dispatcher.stopping and tally.failed_more_than(limits.max_failed_fraction, _JUDGED_AFTER):
+                    broken = again is None and tally.failed_more_than(limits.max_failed_fraction, _JUDGED_AFTER)
+                    if broken and not dispatcher.stopping:
+                        log.error(_BROKEN, tally.counts[Status.FAILED], tally.decided, limits.max_failed_fraction)
                         stopped_early = True
                         dispatcher.stop(limits.grace_s)
             tally.counts.update(dispatcher.stats)

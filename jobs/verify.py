@@ -75,7 +75,7 @@ def run(output: str, storage: StorageSettings, source_bytes: bool = True) -> dic
     images, differences = _check_source(found, rows, source_bytes)
     differences += _check_rows(found.store, rows)
     differences += _check_outputs(found, rows, _companions(found), sidecars)
-    differences += _check_strangers(found.store, rows)
+    differences += _check_strangers(found.store, rows, found.info["manifest"]["output"]["layout"])
     return {
         "output": found.store.uri(),
         "finished": found.info["finished"],
@@ -254,13 +254,14 @@ def _check_shards(
             yield Difference("sidecar is missing", sidecar_of["image_id"], uri)
 
 
-def _check_strangers(store: Store, rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+def _check_strangers(store: Store, rows: dict[str, dict[str, Any]], layout: str) -> Iterator[Difference]:
     """Nothing lies in the output that no run would put there; delivered images were looked at already."""
+    unused = "shards" if layout == "files" else ""
     known = {f"{row['status']}/{safe_name(row)}.json" for row in rows.values() if row["status"] not in DELIVERED}
     known |= {row["output_uri"].removeprefix(store.uri("")).lstrip("/") for row in rows.values()}
     for entry in store.walk():
         folder = entry.path.partition("/")[0]
-        ours = _OWN.get(folder, "?")
+        ours = _OWN.get(folder, "?") if folder != unused else "?"
         if folder in ("review", "failed"):
             ours = entry.path if entry.path in known else "?"
         if not entry.path.endswith(ours):

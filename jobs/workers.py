@@ -22,6 +22,7 @@ from jobs.dispatch import Workforce
 from jobs.parts import Parts
 
 _GIB = 2**30
+_copiers: dict[str, Restore] = {}
 
 
 def workforce(manifest: RestoreManifest, run: dict[str, Any], parts: Parts, actors: int, attempt: int) -> Workforce:
@@ -79,7 +80,11 @@ class RestoreActor:
 
 def copy_images(manifest: RestoreManifest, run: dict[str, Any], rows: pa.Table, attempt: int) -> dict[str, Any]:
     """Finish one unit that needs no model; return its counts."""
-    return Restore(manifest, run)(rows, attempt)
+    key = f"{manifest.model_dump_json()} {run['opened']}"
+    if key not in _copiers:  # kept by the process: it knows the stores and the names in their shards
+        _copiers.clear()
+        _copiers[key] = Restore(manifest, run)
+    return _copiers[key](rows, attempt)
 
 
 def given_up(rows: pa.Table, reason: Reason, detail: str) -> pa.Table:

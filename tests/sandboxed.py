@@ -60,3 +60,7 @@ def write(data: bytes) -> Reply:
 def chatter(data: bytes) -> Reply:
     os.write(1, b"a library that prints")
     return {}, []
+
+
+def environment(data: bytes) -> Reply:
+    return {"names": sorted(os.environ)}, []

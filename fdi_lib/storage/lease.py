@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fdi_lib.errors import LeaseError, StorageOutageError
+from fdi_lib.errors import FDIError, LeaseError, StorageOutageError
 from fdi_lib.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def held(store: Store, on_loss: Callable[[], None], duration_s: float = DURATION
         keeper.release()
         _ours.discard(holder["nonce"])
     if keeper.lost:
-        raise LeaseError(f"{store.uri()}: another job took over ({keeper.lost}); this one stopped, nothing is lost")
+        raise LeaseError(f"{store.uri()}: the lease was lost ({keeper.lost}); this job stopped, nothing else is lost")
 
 
 class _Keeper(threading.Thread):
@@ -119,6 +119,8 @@ class _Keeper(threading.Thread):
                 pause = min(1.0, self._duration_s / 10)
                 if time.monotonic() - renewed > self._duration_s:
                     self.lost = "it could not be renewed in time"
+            except Exception as error:  # expired credentials, say: whatever it is, the lease is not kept
+                self.lost = str(error) or type(error).__name__
             if self.lost:
                 self._on_loss()
                 return
@@ -132,7 +134,7 @@ class _Keeper(threading.Thread):
         try:
             self._number = _create(self._store, self._number + 1, self._holder, 0.0, released=True)
             self._remove_old(kept=1)
-        except (LeaseError, StorageOutageError) as error:
+        except FDIError as error:
             log.warning("the lease could not be given back: %s", error)
 
     def _remove_old(self, kept: int = _KEPT) -> None:

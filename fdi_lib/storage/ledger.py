@@ -33,8 +33,8 @@ _READERS = 16  # parts read at a time: each is a request
 _ORDER = [
     ("image_id", "ascending"),
     ("attempt", "descending"),
+    ("output_sha256", "descending"),  # what was delivered, before a failure of whom its worker died with afterwards
     ("status", "ascending"),
-    ("output_sha256", "ascending"),
     ("worker", "ascending"),
 ]
 

@@ -40,7 +40,7 @@ class LocalStore(Store):
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Store.read`."""
-        with _reading(self.uri(path)), open(self._place(path), "rb") as file:
+        with _reading(self.uri(path)), open(self._place(path), "rb", opener=_regular_file) as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
@@ -162,6 +162,15 @@ class LocalStore(Store):
             yield finished
         finally:
             finished.unlink(missing_ok=True)
+
+
+def _regular_file(path: str, flags: int) -> int:
+    """Open a file; what only looks like one (a pipe, a device) would keep its reader waiting for ever."""
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    if not S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+    return handle
 
 
 def _sync_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ from fdi_lib.records import Reason
 Reply = tuple[dict[str, Any], list[np.ndarray]]
 _TRIES = 2  # a child that the system ended for others' sake gets a second chance; one that hung doesn't
 _PIPE_BYTES = 2**20
+_END_S = 5.0  # for a child without work to end by itself
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VIPS_CONCURRENCY": "1",
@@ -74,6 +75,10 @@ class Sandbox:
                     if not tries_left:
                         name = signal.Signals(died_of).name if died_of > 0 else f"exit code {-died_of}"
                         raise ItemError(Reason.DECODER_DIED, f"its decoder died of {name}, twice") from None
+                except BaseException:  # whatever is left in the pipe is of this call: nobody else may read it
+                    child.kill()
+                    self._end()
+                    raise
         if "error" in told:
             raise ItemError(*told["error"])
         return told["result"], arrays
@@ -86,7 +91,8 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", __name__]
-        environment = os.environ | _ENVIRONMENT | {"PYTHONPATH": _path()}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}  # no secrets
+        environment = ours | _ENVIRONMENT | {"PYTHONPATH": _path()}
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -104,7 +110,11 @@ class Sandbox:
         with suppress(BrokenPipeError):
             child.stdin.close()
         child.stdout.close()
-        return child.wait()
+        try:
+            return child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
 
 
 @cache

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fdi_lib.errors import ItemError, ManifestError
+from fdi_lib.errors import ItemError, ManifestError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
@@ -177,6 +177,10 @@ def read_images(
         yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes)
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
+    except StorageRefusedError as error:
+        if store.local_path is None:  # a store that refuses one object may refuse all: credentials that expired
+            raise
+        yield row, ItemError(Reason.MISSING_SOURCE, str(error))
     except ItemError as error:
         yield row | {"image_id": harmless(path)}, error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fdi_lib.errors import LeaseError, StorageOutageError
+from fdi_lib.errors import LeaseError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest import StorageSettings
 from fdi_lib.storage import lease
 from fdi_lib.storage.lease import FOLDER, held, newest
@@ -95,7 +96,8 @@ def test_a_killed_job_of_this_machine_is_followed_at_once(store: Store, tmp_path
     with pytest.raises(LeaseError, match=f"process {other.pid} "), held(store, no_loss):
         pass
     other.kill()
-    started = time.monotonic()  # it is a zombie until it is waited for
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # a zombie, until it is waited for
+    started = time.monotonic()
     with held(store, no_loss):
         assert time.monotonic() - started < 5
     other.wait()
@@ -104,7 +106,7 @@ def test_a_killed_job_of_this_machine_is_followed_at_once(store: Store, tmp_path
 
 def test_whoever_is_overtaken_is_told_and_does_not_take_it_back(store: Store) -> None:
     told = threading.Event()
-    with pytest.raises(LeaseError, match="took over"), held(store, told.set, duration_s=0.6):
+    with pytest.raises(LeaseError, match="lease was lost"), held(store, told.set, duration_s=0.6):
         put(store, 50)
         assert told.wait(5)
     now = newest(store)
@@ -129,6 +131,19 @@ def test_an_outage_as_long_as_the_lease_loses_it_and_a_shorter_one_does_not(
         time.sleep(1.0)
         assert not told.is_set()
         down.set()
+        assert told.wait(5)
+
+
+def test_a_refusal_loses_the_lease_and_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, create = threading.Event(), store.create
+
+    def expired(path: str, data: bytes) -> bool:
+        if told.is_set() or "000000000001" not in path:
+            raise StorageRefusedError("ExpiredToken; renew the credentials")
+        return create(path, data)
+
+    monkeypatch.setattr(store, "create", expired)
+    with pytest.raises(LeaseError, match="ExpiredToken"), held(store, told.set, duration_s=0.6):
         assert told.wait(5)
 
 

@@ -95,6 +95,11 @@ def test_effective_does_not_depend_on_order_or_columns(rows: list[tuple[str, int
         assert chosen["attempt"] == max(r["attempt"] for r in made if r["image_id"] == chosen["image_id"])
 
 
+def test_what_was_delivered_counts_before_a_failure_of_the_same_attempt() -> None:
+    rows = [row("a", "failed", reason="worker_died"), row("a", "restored", output_sha256="f" * 64)]
+    assert ledger.effective(table(*rows))["status"].to_pylist() == ["restored"]
+
+
 def test_effective_of_many_chunks() -> None:
     parts = [table(row(f"{n:03d}"), row(f"{n + 1:03d}")) for n in range(50)]
     assert ledger.effective(pa.concat_tables(parts))["image_id"].to_pylist() == [f"{n:03d}" for n in range(51)]

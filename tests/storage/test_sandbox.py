@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fdi_lib.errors import ItemError
+from fdi_lib.storage import sandbox as module
 from fdi_lib.storage.sandbox import Sandbox
 from tests import sandboxed
 
@@ -62,6 +64,28 @@ def test_a_crash_is_tried_once_more(sandbox: Sandbox, tmp_path: Path) -> None:
     assert sandbox.call(sandboxed.crash, str(marker).encode(), 20) == ({}, []) and not marker.exists()
     assert reason(sandbox, sandboxed.crash_always) == ("decoder_died", "its decoder died of SIGSEGV, twice")
     assert sandbox.call(sandboxed.echo, b"abc", 20)[0]["bytes"] == 3
+
+
+def test_what_an_interrupted_call_left_in_the_pipe_is_nobody_elses(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module._receive
+
+    def short_of_memory(stream: Any) -> Any:
+        raise MemoryError
+
+    sandbox.call(sandboxed.echo, b"", 20)
+    monkeypatch.setattr(module, "_receive", short_of_memory)
+    with pytest.raises(MemoryError):
+        sandbox.call(sandboxed.echo, b"one", 20)
+    monkeypatch.setattr(module, "_receive", real)
+    _, (array, _) = sandbox.call(sandboxed.echo, b"another", 20)
+    assert bytes(array.astype(np.uint8)) == b"another"
+
+
+def test_no_secret_of_the_environment_goes_in(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    assert sandbox.call(sandboxed.environment, b"", 20)[0]["names"].count("AWS_SECRET_ACCESS_KEY") == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")

@@ -215,3 +215,10 @@ def test_schemes() -> None:
     assert Store.open("file:///a%20b/c", HERE).uri("d") == "/a b/c/d"
     with pytest.raises(StorageRefusedError, match="gs://"):
         Store.open("gs://bucket/x", HERE)
+
+
+def test_a_pipe_is_no_file_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "y.png")
+    store = Store.open(str(tmp_path), StorageSettings())
+    with pytest.raises(FileNotFoundError):
+        store.read("y.png")
