@@ -6,6 +6,7 @@ one for each adapter that is not resident. Does NOT know images.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from jobs.dispatch import Dispatcher, Workforce
 from jobs.pool import Amount, joined
 from jobs.workers import given_up
 
+log = logging.getLogger(__name__)
 ROUTES, MIXES = (1, 4, 16, 64), {"uniform": 0.0, "Zipf": 1.0}
 WAYS = {"routed": 8, "unrouted": 8, "all resident": 64}  # adapters that an actor keeps
 _ACTORS = 4
