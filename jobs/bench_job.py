@@ -73,7 +73,8 @@ def with_fake_device(settings: RestoreManifest, folder: Path, repeats: int, plai
             update={"pools": settings.pools.model_copy(update={"restore": all_resident})}
         )
         loop = _loop(loop_settings, device.parts(), folder)
-        bare_loop(loop, most=64)  # loads the adapters
+        with _scratch(loop) as (warm, _):
+            bare_loop(warm, most=64)  # loads the adapters
         return [_measure(settings, device.parts(), loop, 0.0, plain) for _ in range(repeats)]
 
 
