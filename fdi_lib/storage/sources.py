@@ -178,7 +178,8 @@ def read_images(
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
     except StorageRefusedError as error:
-        if store.local_path is None:  # a store that refuses one object may refuse all: credentials that expired
+        # A remote store that refuses one object may refuse all: credentials that expired. A disk means this file.
+        if not isinstance(error.__cause__, PermissionError):
             raise
         yield row, ItemError(Reason.MISSING_SOURCE, str(error))
     except ItemError as error:
