@@ -299,7 +299,8 @@ def test_links_are_followed_but_not_into_the_output(tmp_path: Path) -> None:
 
 def test_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(b"secret")
-    store, source = Store.open(str(tmp_path), StorageSettings()), SourceSettings(uri=str(tmp_path))
+    source = SourceSettings(uri=str(tmp_path))
+    store = Store.open(source.uri, source.storage)
 
     def refused(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied", path)
