@@ -295,16 +295,3 @@ def test_links_are_followed_but_not_into_the_output(tmp_path: Path) -> None:
     found = [entry.path for block in listing for entry in block]
     assert found == ["a.png", "above/else/b.png", "else/b.png"]
     assert listing.ignored == {"(link into the output)": 4}
-
-
-def test_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(b"secret")
-    source = SourceSettings(uri=str(tmp_path))
-    store = Store.open(source.uri, source.storage)
-
-    def refused(path: str, flags: int) -> int:
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr("fdi_lib.storage.local._regular_file", refused)
-    ((row, problem),) = read_images(store, source, ObjectEntry("a.png", 6, ""))
-    assert row["image_id"] == "a.png" and isinstance(problem, ItemError) and "Permission denied" in problem.detail
