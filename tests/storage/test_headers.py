@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_damaged_headers_give_facts_or_an_item_error(format: str, data: st.DataO
     ("data", "kind", "size"),
     [
         (
-            b"BM" + bytes(16) + (7).to_bytes(4, "little") + (-5).to_bytes(4, "little", signed=True) + bytes(30),
+            b"BM" + bytes(12) + struct.pack("<iii", 40, 7, -5) + bytes(30),
             "bmp",
             (7, 5),
         ),
