@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tarfile
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,17 @@ from fdi_lib.core.decision import Decision, Restored, told
 from fdi_lib.core.tiling import tile_starts
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.manifest import ModelSettings, RestoreManifest
+from fdi_lib.storage.pack import tar_bytes
 from jobs.parts import Parts
 
 _SPEC = ViewSpec(size_px=32, crops=1)
 _SHARD_IMAGES = 64
+
+
+def zipf_shares(routes: int, exponent: float) -> np.ndarray:
+    """Frequencies of routes by Zipf's law, most frequent first; exponent 0 makes them equal. float64, sum 1."""
+    weights = np.arange(1, routes + 1, dtype=float) ** -exponent
+    return weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ class FakeDevice:
     @property
     def shares(self) -> np.ndarray:
         """Frequency of each route."""
-        weights = np.arange(1, self.routes + 1, dtype=float) ** -self.zipf
-        return weights / weights.sum()
+        return zipf_shares(self.routes, self.zipf)
 
     def write_adapters(self) -> None:
         """Make the adapters' files, of random bytes: no file system may store them as holes."""
@@ -89,11 +93,14 @@ class FakeRestorer:
     """Returns images as they are, after the time that their tiles take."""
 
     def __init__(self, device: FakeDevice, resident: int, tile_px: int, overlap_px: int) -> None:
-        self.loads = 0
         self.adapter_hashes = dict.fromkeys(device.names, "0" * 64)
-        self._device, self._capacity = device, resident
-        self._tile = tile_px, overlap_px
-        self._resident: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._device, self._tile = device, (tile_px, overlap_px)
+        self._load = lru_cache(resident)(partial(_load, device.folder))
+
+    @property
+    def loads(self) -> int:
+        """See :class:`fdi_lib.stages.restore.ImageRestorer`."""
+        return self._load.cache_info().misses
 
     def steps_of(self, decision: Decision) -> int:
         """See :class:`fdi_lib.stages.restore.ImageRestorer`."""
@@ -109,13 +116,9 @@ class FakeRestorer:
         time.sleep(tiles * self._device.tile_s)
         return [Restored(image, decision) for image, decision in zip(images, decisions, strict=True)]
 
-    def _load(self, name: str) -> None:
-        if name not in self._resident:
-            self._resident[name] = np.frombuffer((self._device.folder / name).read_bytes(), np.uint8).copy()
-            self.loads += 1
-            while len(self._resident) > self._capacity:
-                self._resident.popitem(last=False)
-        self._resident.move_to_end(name)
+
+def _load(folder: Path, name: str) -> np.ndarray:
+    return np.frombuffer((folder / name).read_bytes(), np.uint8).copy()
 
 
 def make_images(folder: Path, images: int, size: tuple[int, int], seed: int = 0) -> Path:
@@ -134,16 +137,14 @@ def make_images(folder: Path, images: int, size: tuple[int, int], seed: int = 0)
     ground = np.asarray(coarse.resize((2 * width, 2 * height), Image.Resampling.BICUBIC)).astype(np.int16)
     ground = ground + rng.integers(-6, 7, ground.shape, np.int16)
     for start in range(0, images, _SHARD_IMAGES):
-        with tarfile.open(folder / f"{start // _SHARD_IMAGES:04d}.tar", "w") as tar:
-            for number in range(start, min(start + _SHARD_IMAGES, images)):
-                y, x = rng.integers(0, height), rng.integers(0, width)
-                pixels = np.clip(ground[y : y + height, x : x + width] + rng.integers(-20, 21), 0, 255)
-                sink = io.BytesIO()
-                Image.fromarray(pixels.astype(np.uint8)).save(sink, "jpeg", quality=92)
-                info = tarfile.TarInfo(f"{number:06d}.jpg")
-                info.size = sink.tell()
-                sink.seek(0)
-                tar.addfile(info, sink)
+        members = []
+        for number in range(start, min(start + _SHARD_IMAGES, images)):
+            y, x = rng.integers(0, height), rng.integers(0, width)
+            pixels = np.clip(ground[y : y + height, x : x + width] + rng.integers(-20, 21), 0, 255)
+            sink = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(sink, "jpeg", quality=92)
+            members.append((f"{number:06d}.jpg", sink.getvalue()))
+        (folder / f"{start // _SHARD_IMAGES:04d}.tar").write_bytes(tar_bytes(members))
     return folder
 
 

@@ -5,7 +5,6 @@ The whole job on small images with a fake device. Does NOT know how the job work
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -75,7 +74,7 @@ def _run(folder: Path, images: int, actors: int, tile_s: float) -> dict[str, Any
 
 def _watch(peaks: dict[str, float], ended: threading.Event) -> None:
     while not ended.wait(_SAMPLE_S):
-        peaks["driver_mib"] = max(peaks["driver_mib"], resident_mib(os.getpid()))
+        peaks["driver_mib"] = max(peaks["driver_mib"], resident_mib())
         if ray.is_initialized():
             peaks["object_store_mib"] = max(peaks["object_store_mib"], _object_store_mib(ray.cluster_resources))
 

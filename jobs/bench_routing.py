@@ -7,17 +7,19 @@ one for each adapter that is not resident. Does NOT know images.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
-from fdi_lib.core.routing import Backlog, Worker
+from fdi_lib.core.routing import IN_FLIGHT, Backlog
+from jobs.bench_fake import zipf_shares
 from jobs.dispatch import Dispatcher, Workforce
 from jobs.pool import Amount, joined
 from jobs.workers import given_up
@@ -45,24 +47,24 @@ def measure() -> list[dict[str, Any]]:
             for mix, exponent in MIXES.items():
                 drawn = _drawn(routes, exponent)
                 for way, capacity in WAYS.items():
-                    table.append(
-                        {"routes": routes, "mix": mix, "way": way} | _route(drawn, way != "unrouted", capacity)
-                    )
+                    log.info("%d routes, %s, %s", routes, mix, way)
+                    some = drawn[:_UNROUTED_IMAGES] if way == "unrouted" else drawn
+                    found = _route(some, way != "unrouted", capacity)
+                    table.append({"routes": routes, "mix": mix, "way": way} | found)
     return table
 
 
 def _drawn(routes: int, exponent: float) -> list[str]:
     """The adapter of each image."""
     images = max(_LEAST_IMAGES, routes * _UNITS_A_ROUTE * _BATCH)
-    weights = np.arange(1, routes + 1, dtype=float) ** -exponent
-    drawn = np.random.default_rng(routes).choice(routes, images, p=weights / weights.sum())
+    drawn = np.random.default_rng(routes).choice(routes, images, p=zipf_shares(routes, exponent))
     return [f"adapter{number:02d}" for number in drawn]
 
 
 def _route(drawn: list[str], by_route: bool, capacity: int) -> dict[str, Any]:
     """Send all images through the router; without ``by_route`` it doesn't know what they need."""
     workforce = Workforce(
-        hire=lambda: ray.remote(_Actor).options(num_cpus=0, max_concurrency=Worker(0, 0).limit + 1).remote(capacity),
+        hire=lambda: ray.remote(_Actor).options(num_cpus=0, max_concurrency=IN_FLIGHT + 1).remote(capacity),
         finish=lambda rows, attempt: ray.put({}),
         give_up=given_up,
         note_loss=lambda image_ids, losses: None,
@@ -94,25 +96,23 @@ class _Actor:
     """Sleeps in place of a model; inside a unit it, too, takes the images of one adapter together."""
 
     def __init__(self, capacity: int) -> None:
-        import threading
-
-        self._capacity, self._lock = capacity, threading.Lock()
-        self._resident: OrderedDict[str, None] = OrderedDict()
+        self._one_at_a_time = threading.Lock()
+        self._load = lru_cache(capacity)(_load)
 
     def ready(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
     def work(self, rows: pa.Table, attempt: int) -> dict[str, Any]:
-        with self._lock:
-            began, loads = time.time(), 0
+        with self._one_at_a_time:
+            began, before = time.time(), self._load.cache_info().misses
             names = rows["composition"].to_pylist()
             for name in sorted(set(names)):
-                if name not in self._resident:
-                    time.sleep(_LOAD_S)
-                    self._resident[name], loads = None, loads + 1
-                    while len(self._resident) > self._capacity:
-                        self._resident.popitem(last=False)
-                self._resident.move_to_end(name)
-            time.sleep(_IMAGE_S * len(names))
+                self._load(name)
             worked = _IMAGE_S * len(names)
+            time.sleep(worked)
+            loads = self._load.cache_info().misses - before
             return {"loads": loads, "busy_s": worked, "began": began, "ended": time.time(), "seconds": {}}
+
+
+def _load(name: str) -> None:
+    time.sleep(_LOAD_S)

@@ -61,7 +61,7 @@ class Dispatcher:
     def __init__(self, workforce: Workforce, backlog: Backlog, attempt: int) -> None:
         """Prepare; nothing starts yet. ``attempt`` is the number of this attempt in the ledger."""
         self.workforce, self.backlog, self.attempt = workforce, backlog, attempt
-        self.stats = {"units": 0, "lost": 0, "actors": 0, "loads_expected": 0}
+        self.stats = {"units": 0, "lost": 0, "actors": 0}
         self.stopping = False
         self._stop_by = 0.0
         self._changed: list[pa.Table] = []
@@ -135,7 +135,7 @@ class Dispatcher:
             if broken := [name for name in parse_route(unit.route) if name in self._broken]:
                 self._give_up(unit, Reason.ADAPTER_FAILED, self._broken[broken[0]])
                 continue
-            self.stats["loads_expected"] += worker.assign(unit)
+            worker.assign(unit)
             reference = self._actors[worker.key].work.remote(unit.rows, self.attempt)
             self._flights[reference] = (unit, worker.key)
         if any(unit.route for unit in self.backlog.ready):

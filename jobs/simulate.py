@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core.routing import Backlog, Unit, Worker, choose
+from jobs.bench_fake import zipf_shares
 
 Steps = Generator[simpy.Event, Any, None]
 _ARCHIVE = 10_000_000  # images that hours are given for
@@ -110,7 +111,6 @@ class Simulation:
         self.room, self.arrived = self.env.event(), self.env.event()
         self.ended = False
         self._models = {key: simpy.Resource(self.env) for key in self.workers}
-        self._resident: dict[int, list[str]] = {key: [] for key in self.workers}
 
     def run(self) -> dict[str, Any]:
         """Return what was busy, and for how long it all took."""
@@ -142,8 +142,8 @@ class Simulation:
 
     def _stream(self) -> Steps:
         """Decided rows reach the router as fast as driver and storage let them, and as it has room."""
-        weights = np.arange(1, self.it.routes + 1, dtype=float) ** -self.it.zipf
-        drawn = np.random.default_rng(0).choice(self.it.routes, self.it.images, p=weights / weights.sum())
+        shares = zipf_shares(self.it.routes, self.it.zipf)
+        drawn = np.random.default_rng(0).choice(self.it.routes, self.it.images, p=shares)
         side = pa.array([_SIDE_PX] * _BATCH, pa.int32())
         for start in range(0, self.it.images, _BATCH):
             while self.backlog.full:
@@ -166,25 +166,21 @@ class Simulation:
             while (chosen := choose(self.backlog, list(self.workers.values()))) is not None:
                 index, worker = chosen
                 unit = self.backlog.take(index)
-                worker.assign(unit)
-                self.env.process(self._work(worker, unit))
+                self.env.process(self._work(worker, unit, worker.assign(unit)))
             if not self.backlog.full and not self.room.triggered:
                 self.room.succeed()
                 self.room = self.env.event()
             yield self.arrived | self.env.timeout(self.backlog.max_age_s)
 
-    def _work(self, worker: Worker, unit: Unit) -> Steps:
-        """One unit on one actor: read, wait for the model, load, restore, write, commit."""
+    def _work(self, worker: Worker, unit: Unit, loads: int) -> Steps:
+        """One unit on one actor: read, wait for the model, load adapters, restore, write, commit."""
         count, times, key = unit.rows.num_rows, self.it.times, worker.key
         yield from self._use("storage", self.storage, count * times.read_bytes / self.it.storage_bytes_s)
         with self._models[key].request() as turn:
             yield turn
-            missing = unit.route not in self._resident[key]
             seconds = self.rng.lognormvariate(0, 0.2) * count * (times.restore_s + times.classify_s) / 1.02
-            seconds = seconds * (2 if key in self.slow else 1) + times.load_s * missing
-            self.loads += missing
-            held = [name for name in self._resident[key] if name != unit.route]
-            self._resident[key] = [*held, unit.route][-self.it.resident :]
+            seconds = seconds * (2 if key in self.slow else 1) + times.load_s * loads
+            self.loads += loads
             yield self.env.timeout(seconds)
         if self.workers.get(key) is not worker:  # its machine is gone, and so is what it made
             self.redone += 1
@@ -203,7 +199,7 @@ class Simulation:
             yield self.env.timeout(self.rng.expovariate(1 / (3600 * self.it.spot_hours)))
             del self.workers[key]
             yield self.env.timeout(self.it.boot_s)
-            self.workers[key], self._resident[key] = Worker(key, self.it.resident), []
+            self.workers[key] = Worker(key, self.it.resident)
             self._models[key] = simpy.Resource(self.env)
             self._wake()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from fdi_lib.core.routing import Worker
+from fdi_lib.core.routing import IN_FLIGHT
 from fdi_lib.manifest import RestoreManifest, RestorePool
 from fdi_lib.records import Reason, Status
 from fdi_lib.stages.restore import Restore
@@ -58,7 +58,7 @@ def actor_class(pool: RestorePool) -> Any:
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
         memory=int(pool.memory_gib * _GIB),
-        max_concurrency=Worker(0, 0).limit + 1,  # and one for ready()
+        max_concurrency=IN_FLIGHT + 1,  # and one for ready()
     )
 
 

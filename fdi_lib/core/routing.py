@@ -19,6 +19,7 @@ from fdi_lib.core.decision import parse_route
 
 TRIES = 3  # times that a unit may take its worker down before its images are given up
 PATIENCE = 8  # units per worker that may be sent before one that is due
+IN_FLIGHT = 3  # units of one worker: one is restored while the next is read and the last is written
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Worker:
     Args:
         key: its number.
         capacity: adapters that it keeps loaded.
-        limit: units that it may have in flight: one is restored while the next is read and the last is written.
+        limit: units that it may have in flight.
         adapters: what it holds, least recently used first.
         in_flight: units that were sent and have not come back.
         alone: a suspect is in flight, which must have no company: if the worker dies, it is guilty.
@@ -55,7 +56,7 @@ class Worker:
 
     key: int
     capacity: int
-    limit: int = 3
+    limit: int = IN_FLIGHT
     adapters: list[str] = field(default_factory=list)
     in_flight: int = 0
     alone: bool = False

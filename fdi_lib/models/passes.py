@@ -6,7 +6,6 @@ height and width, N tiles.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,14 +13,12 @@ import numpy as np
 import torch
 
 from fdi_lib.core.noise import noise_field
-from fdi_lib.errors import CapacityError
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.models.sampling import Schedule, sample
 from fdi_lib.models.tiles import Tile, Tiling
 
-log = logging.getLogger(__name__)
 _Refine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # degraded and output latents -> better output
 
 
@@ -36,15 +33,10 @@ class Passes:
     """
 
     def __init__(self, base: Base, tiling: Tiling, adapter: Callable[[str], FDIAdapter], fidelity: bool) -> None:
-        self.tiling, self._batch = tiling, tiling.batch
+        self.tiling = tiling
         self._base, self._adapter, self._fidelity = base, adapter, fidelity
 
-    @property
-    def note(self) -> str:
-        """What a row should say of the batch; "" while it is what it was."""
-        now = self.tiling.batch
-        return f"in batches of {now} tiles, not {self._batch}, for lack of memory" if now < self._batch else ""
-
+    @torch.inference_mode()
     def run(
         self,
         images: list[np.ndarray],
@@ -63,47 +55,30 @@ class Passes:
             schedule: how the base samples.
 
         Returns:
-            Images of the same shapes, not clipped; values may be not finite. A batch that doesn't fit into memory is
-            halved, for all passes that follow.
+            Images of the same shapes, not clipped; values may be not finite.
 
         Raises:
-            CapacityError: a single tile doesn't fit.
+            CapacityError: as :meth:`Tiling.fitting`.
         """
-        while True:
-            try:
-                return self._run(images, names, weights, keys, schedule)
-            except torch.OutOfMemoryError as error:
-                if self.tiling.batch == 1:
-                    tile = f"one tile of {self.tiling.tile_px} px"
-                    raise CapacityError(f"{tile} doesn't fit into memory; lower restore.tile_px") from error
-            self.tiling.batch //= 2  # out of the handler, which holds the tensors of the pass that failed
-            log.warning("out of memory: %s from now on", self.note)
-            torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _run(
-        self,
-        images: list[np.ndarray],
-        names: tuple[str, ...],
-        weights: list[np.ndarray],
-        keys: list[int],
-        schedule: Schedule,
-    ) -> list[np.ndarray]:
-        shared = self._shared_modulation(images, names, weights)
+        def once() -> list[np.ndarray]:
+            shared = self._shared_modulation(images, names, weights)
 
-        def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
-            guidance = self._guidance(image_BCHW, group, names, weights)
-            if shared is not None:
-                rows = [t.image for t in group]
-                guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
-            latent = self._base.encode(image_BCHW)
-            out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
-            if self._fidelity:
-                for name in names:
-                    out = self._adapter(name).refine(latent, out)
-            return out
+            def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
+                guidance = self._guidance(image_BCHW, group, names, weights)
+                if shared is not None:
+                    rows = [t.image for t in group]
+                    guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
+                latent = self._base.encode(image_BCHW)
+                out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
+                if self._fidelity:
+                    for name in names:
+                        out = self._adapter(name).refine(latent, out)
+                return out
 
-        return self.tiling.over(images, make)
+            return self.tiling.over(images, make)
+
+        return self.tiling.fitting(once)
 
     @torch.inference_mode()
     def without_base(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:

@@ -212,7 +212,7 @@ class Restorer:
                 for i, one in zip(members, made, strict=True):
                     again = results[i].pixels is None and one.pixels is not None
                     results[i] = replace(
-                        one, note=_joined(self._retry_note if again else "", self._passes.note, one.note)
+                        one, note=_joined(self._retry_note if again else "", self._passes.tiling.note, one.note)
                     )
                 members = [i for i in members if results[i].pixels is None]
                 if not members or self._dtype == torch.float32:

@@ -6,14 +6,20 @@ width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from fdi_lib.core.tiling import blend_window, cut, tile_starts
+from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
+
+log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,36 @@ class Tiling:
         base: whose latents are decoded.
         tile_px: side of a tile.
         overlap_px: overlap of neighbours.
-        batch: tiles of one forward pass; every pass has exactly this many.
+        batch: tiles of one forward pass; every pass has exactly this many, unless they don't fit into memory.
         device: where pixels are put.
     """
 
     def __init__(self, base: Base, tile_px: int, overlap_px: int, batch: int, device: torch.device) -> None:
         self.base, self.tile_px, self.overlap_px = base, tile_px, overlap_px
         self.batch, self.device = batch, device
+        self._asked = batch
+
+    @property
+    def note(self) -> str:
+        """What a row should say of the batch; "" while it is what was asked for."""
+        return f"in batches of {self.batch} tiles, not {self._asked}, for lack of memory" * (self.batch < self._asked)
+
+    def fitting(self, work: Callable[[], Made]) -> Made:
+        """Return ``work()``, done again in batches of half the size, now and later, where memory does not suffice.
+
+        Raises:
+            CapacityError: a single tile doesn't fit.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.batch == 1:
+                    tile = f"one tile of {self.tile_px} px"
+                    raise CapacityError(f"{tile} doesn't fit into memory; lower restore.tile_px") from error
+            self.batch //= 2  # out of the handler, which holds the tensors of the pass that failed
+            log.warning("out of memory: %s from now on", self.note)
+            torch.cuda.empty_cache()
 
     def tiles(self, images: list[np.ndarray]) -> list[Tile]:
         """The tiles of all images, one image after the other."""

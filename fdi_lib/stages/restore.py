@@ -87,13 +87,12 @@ class Restore:
             have no row yet.
         """
         clock = _Clock()
-        rows = [self.ledger_row(row, attempt) for row in unit.to_pylist()]
+        decided = unit.to_pylist()
         with ThreadPoolExecutor(_READERS) as pool:
-            sources = list(pool.map(self._read, unit.to_pylist()))
-            changed = [row["image_id"] for row, data in zip(rows, sources, strict=True) if _has_changed(data)]
-            if changed:
-                rows = [row for row, data in zip(rows, sources, strict=True) if not _has_changed(data)]
-                sources = [data for data in sources if not _has_changed(data)]
+            read = list(zip(decided, pool.map(self._read, decided), strict=True))
+            changed = [row["image_id"] for row, data in read if _has_changed(data)]
+            rows = [self.ledger_row(row, attempt) for row, data in read if not _has_changed(data)]
+            sources = [data for _, data in read if not _has_changed(data)]
             results = self._decode(rows, sources)
             clock.lap("read")
             with self._one_at_a_time if self.restorer else nullcontext():

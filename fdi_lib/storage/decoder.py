@@ -14,7 +14,7 @@ from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.errors import ItemError
 from fdi_lib.manifest import Limits
 from fdi_lib.storage import images, sandbox
-from fdi_lib.storage.headers import inspect
+from fdi_lib.storage.headers import ImageFacts, inspect
 from fdi_lib.storage.images import DecodedImage
 
 # What a decode may take beyond what the process holds: the file some times over (metadata are cut off and read again),
@@ -78,15 +78,15 @@ class Decoder:
 def _look(data: bytes, max_pixels_mp: float, spec: dict[str, Any]) -> sandbox.Reply:
     facts: dict[str, Any] = {"width": None, "height": None, "pages": [], "error": None}
     try:
-        facts |= _inspected(data, max_pixels_mp)
-        return facts, [make_views(images.decode(data, max_pixels_mp).pixels, ViewSpec(**spec))]
+        found = _inspected(data, max_pixels_mp)
+        facts |= {"width": found.width, "height": found.height, "pages": found.pages}
+        return facts, [make_views(images.decode_inspected(data, found).pixels, ViewSpec(**spec))]
     except ItemError as error:
         return facts | {"error": [error.reason, error.detail]}, []
 
 
 def _image(data: bytes, max_pixels_mp: float) -> sandbox.Reply:
-    _inspected(data, max_pixels_mp)
-    image = images.decode(data, max_pixels_mp)
+    image = images.decode_inspected(data, _inspected(data, max_pixels_mp))
     names = ("format", "width", "height", "bits")
     arrays = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
     return {name: getattr(image, name) for name in names}, arrays
@@ -97,10 +97,10 @@ def _thumbnail(data: bytes, max_pixels_mp: float, max_px: int) -> sandbox.Reply:
     return {}, [np.frombuffer(images.thumbnail(data, max_px, max_pixels_mp), np.uint8)]
 
 
-def _inspected(data: bytes, max_pixels_mp: float) -> dict[str, Any]:
+def _inspected(data: bytes, max_pixels_mp: float) -> ImageFacts:
     """Read the header with little memory, then allow what an image of its size may take."""
     sandbox.allow_memory(FILE_TIMES * len(data) + BUFFERS_BYTES)
     facts = inspect(data, max_pixels_mp)
     samples = max(width * height for width, height in facts.pages) * facts.bands
     sandbox.allow_memory(FILE_TIMES * len(data) + SAMPLES_TIMES * samples * max(1, facts.bits // 8) + BUFFERS_BYTES)
-    return {"width": facts.width, "height": facts.height, "pages": facts.pages}
+    return facts

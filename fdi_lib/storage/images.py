@@ -62,7 +62,11 @@ def decode(data: bytes, max_pixels_mp: float) -> DecodedImage:
         ItemError: EMPTY_FILE, NOT_AN_IMAGE, TOO_LARGE, UNREADABLE; TRUNCATED (the end is missing, or the stream is
             broken); UNSUPPORTED_PIXELS for images that are copied, not restored (``inspect`` has their facts).
     """
-    facts = inspect(data, max_pixels_mp)
+    return decode_inspected(data, inspect(data, max_pixels_mp))
+
+
+def decode_inspected(data: bytes, facts: ImageFacts) -> DecodedImage:
+    """As :func:`decode`, of a file that ``inspect`` has been asked about already. Raises as that."""
     if facts.unsupported:
         raise ItemError(Reason.UNSUPPORTED_PIXELS, facts.unsupported)
     try:

@@ -112,16 +112,15 @@ class _Keeper(threading.Thread):
                 self._number = _create(self._store, self._number + 1, self._holder, self._duration_s)
                 renewed, pause = time.monotonic(), self._duration_s / _RENEWALS
                 self._remove_old()
-            except LeaseError as error:
-                self.lost = str(error)
             except StorageOutageError as error:
                 log.warning("the lease could not be renewed: %s", error)
                 pause = min(1.0, self._duration_s / 10)
                 if time.monotonic() - renewed > self._duration_s:
                     self.lost = "it could not be renewed in time"
-            except Exception as error:  # expired credentials, say: whatever it is, the lease is not kept
+            except Exception as error:  # overtaken, or expired credentials: whatever it is, the lease is not kept
                 self.lost = str(error) or type(error).__name__
             if self.lost:
+                log.error("the lease was lost: %s", self.lost)
                 self._on_loss()
                 return
 

@@ -103,11 +103,13 @@ def compact(store: Store, least: int = 1000) -> int:
 def _groups(parts: list[ObjectEntry]) -> Iterator[list[ObjectEntry]]:
     """Cut into groups of bounded size; a part alone is no group."""
     group: list[ObjectEntry] = []
+    size = 0
     for part in parts:
         group.append(part)
-        if len(group) == MERGED_PARTS or sum(each.size for each in group) >= MERGED_BYTES:
+        size += part.size
+        if len(group) == MERGED_PARTS or size >= MERGED_BYTES:
             yield group
-            group = []
+            group, size = [], 0
     if len(group) > 1:
         yield group
 

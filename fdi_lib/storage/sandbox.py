@@ -31,6 +31,7 @@ Reply = tuple[dict[str, Any], list[np.ndarray]]
 _TRIES = 2  # a child that the system ended for others' sake gets a second chance; one that hung doesn't
 _PIPE_BYTES = 2**20
 _END_S = 5.0  # for a child without work to end by itself
+_limited = False  # True in the child: there, memory is
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VIPS_CONCURRENCY": "1",
@@ -134,9 +135,6 @@ def allow_memory(extra_bytes: int) -> None:
         with suppress(OSError), open("/proc/self/statm", "rb") as file:  # without /proc there is no limit
             data_bytes = int(file.read().split()[5]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_DATA, (data_bytes + extra_bytes, resource.RLIM_INFINITY))
-
-
-_limited = False
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:

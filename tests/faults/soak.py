@@ -12,7 +12,6 @@ import io
 import json
 import random
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -20,7 +19,9 @@ import numpy as np
 from PIL import Image
 
 from fdi_lib.manifest import StorageSettings
+from fdi_lib.storage.pack import tar_bytes
 from jobs import verify
+from jobs.memory import resident_mib
 from tests.faults.world import World
 from tests.session import Session
 
@@ -35,23 +36,20 @@ def make_archive(folder: Path, images: int, seed: int) -> Path:
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for start in range(0, images, _SHARD_IMAGES):
-        with tarfile.open(folder / f"{start // _SHARD_IMAGES:05d}.tar", "w") as tar:
-            for number in range(start, min(start + _SHARD_IMAGES, images)):
-                mean = int(rng.integers(20, 220))
-                sink = io.BytesIO()
-                Image.fromarray(rng.integers(mean - 5, mean + 6, (24, 32, 3)).astype(np.uint8)).save(sink, "png")
-                info = tarfile.TarInfo(f"{number:07d}.png")
-                info.size = sink.tell()
-                sink.seek(0)
-                tar.addfile(info, sink)
+        members = []
+        for number in range(start, min(start + _SHARD_IMAGES, images)):
+            mean = int(rng.integers(20, 220))
+            sink = io.BytesIO()
+            Image.fromarray(rng.integers(mean - 5, mean + 6, (24, 32, 3)).astype(np.uint8)).save(sink, "png")
+            members.append((f"{number:07d}.png", sink.getvalue()))
+        (folder / f"{start // _SHARD_IMAGES:05d}.tar").write_bytes(tar_bytes(members))
     return folder
 
 
 def sample(driver: Session) -> tuple[float, float, int]:
     """Seconds since the epoch, MiB in memory, and open file handles of the driver."""
-    process = Path(f"/proc/{driver.process.pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    return time.time(), pages / 256, len(list((process / "fd").iterdir()))
+    pid = driver.process.pid
+    return time.time(), resident_mib(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def live(driver: Session, for_s: float) -> list[tuple[float, float, int]]:

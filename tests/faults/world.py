@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +13,7 @@ from typing import Any
 from fdi_lib.core.noise import noise_key
 from fdi_lib.manifest import RestoreManifest, StorageSettings
 from fdi_lib.storage import lease, ledger
+from fdi_lib.storage.pack import tar_bytes
 from fdi_lib.storage.store import Store
 from jobs import verify
 from tests.jobs.test_restore import png
@@ -34,11 +33,7 @@ def archive(folder: Path) -> Path:
     files = {f"{i:04d}.png": png(mean) for i, mean in enumerate(MEANS)} | BROKEN
     names = sorted(files)
     for shard, members in (("a", names[::3]), ("b", names[1::3])):
-        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for name in members:
-                info = tarfile.TarInfo(name)
-                info.size = len(files[name])
-                tar.addfile(info, io.BytesIO(files[name]))
+        (folder / f"{shard}.tar").write_bytes(tar_bytes([(name, files[name]) for name in members]))
     for name in names[2::3]:
         (folder / name).write_bytes(files[name])
     return folder

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from fdi_lib.core.routing import Backlog, Worker
+from fdi_lib.core.routing import IN_FLIGHT, Backlog
 from fdi_lib.errors import FDIError
 from jobs.dispatch import Dispatcher, Workforce
 
@@ -44,7 +44,7 @@ def rows(routes: list[str]) -> pa.Table:
 
 
 def workforce(**changes: Any) -> Workforce:
-    actor = ray.remote(Actor).options(num_cpus=0, max_concurrency=Worker(0, 0).limit + 1)
+    actor = ray.remote(Actor).options(num_cpus=0, max_concurrency=IN_FLIGHT + 1)
     settings: dict[str, Any] = {
         "hire": actor.remote,
         "finish": lambda rows, attempt: ray.put({"images": rows.num_rows, "seconds": {}}),
@@ -60,7 +60,7 @@ def images(force: Workforce, *tables: pa.Table) -> int:
 
 
 def test_a_worker_that_dies_after_a_long_while_is_followed_by_another(tmp_path: Path) -> None:
-    actor = ray.remote(Actor).options(num_cpus=0, max_concurrency=4)
+    actor = ray.remote(Actor).options(num_cpus=0, max_concurrency=IN_FLIGHT + 1)
     force = workforce(hire=lambda: actor.remote(tmp_path / "died"), wait_s=1.0 + 4.0)
     assert images(force, rows(["a"] * 40)) == 40 and (tmp_path / "died").exists()
 
@@ -83,4 +83,4 @@ def test_when_told_to_stop_it_waits_for_what_is_in_flight_and_sends_nothing_more
     for counts in dispatcher.run(iter([rows(["a"] * 50)])):
         seen += counts["images"]
         dispatcher.stop(20.0)
-    assert 1 <= seen <= 1 + Worker(0, 0).limit and dispatcher.stopping
+    assert 1 <= seen <= 1 + IN_FLIGHT and dispatcher.stopping
