@@ -28,7 +28,9 @@ from jobs.demo_archive import Amounts, make_archive
 from jobs.parts import Parts
 
 MEASURED = ("job", "plain", "routing", "growth", "control_plane")  # sections of this release
-AMOUNTS = Amounts(single=6, mixture=3, clean=6)  # 47 images, where the manifest names no source
+# Where the manifest names no source: 55 images, whose eight single degradations are those that the bank recognises.
+_RECOGNISED = ("noise", "jpeg", "haze", "rain", "snow", "low_light", "scratch", "low_resolution")
+AMOUNTS = Amounts(single=5, mixture=2, clean=6, singles=_RECOGNISED)
 
 
 def run(manifest: BenchManifest, parts: Parts | None = None) -> dict[str, Any]:

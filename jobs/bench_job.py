@@ -120,7 +120,7 @@ def _measure(settings: RestoreManifest, parts: Parts, models: Loop, load_s: floa
         started = time.perf_counter()
         summary = restore.run(settings.model_copy(update={"output": output}), parts)
         job_s = time.perf_counter() - started
-        finished, rows = _ledger(folder / "job")
+        finished, rows = committed(folder / "job")
         window_s, ids = steady(finished, settings.source.uri)
         result = {
             "steady": bare.seconds(STAGES[:-1], ids) / window_s,
@@ -154,7 +154,7 @@ def _plain(settings: RestoreManifest, parts: Parts, bare: Loop, folder: Path, jo
     return {"over_plain": job_rate / (bare.seconds(ids=ids) / window_s), "plain_s": plain_s, "plain_loads": loads}
 
 
-def _ledger(output: Path) -> tuple[list[Finished], dict[str, dict[str, str]]]:
+def committed(output: Path) -> tuple[list[Finished], dict[str, dict[str, str]]]:
     """When each unit was committed, by the time of its ledger part; and the rows of all images."""
     finished: list[Finished] = []
     found: dict[str, dict[str, str]] = {}

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ROUTES, MIXES = (1, 4, 16, 64), {"uniform": 0.0, "Zipf": 1.0}
 WAYS = {"routed": 8, "unrouted": 8, "all resident": 64}  # adapters that an actor keeps
 _ACTORS = 4
-_UNITS_A_ROUTE, _LEAST_IMAGES = 16, 4096
+_UNITS_A_ROUTE, _LEAST_IMAGES = 64, 4096  # long enough that the first loads don't decide
 _UNROUTED_IMAGES = 1024  # each unit loads most of the adapters: the rest would show nothing new
 _IMAGE_S, _LOAD_S = 0.002, 0.25
 _BATCH = 32  # rows that arrive together, as from the classifier
@@ -38,8 +38,9 @@ def measure() -> list[dict[str, Any]]:
     """Route the same images in each way.
 
     Returns:
-        For each number of routes, mix and way: ``units``, ``loads``, ``idle`` (share of the actors' time in which they
-        restored nothing), ``images_per_s``.
+        For each number of routes, mix and way: ``units``, ``loads``, ``spread`` (those that the router chose because
+        all holders of a route were busy), ``idle`` (share of the actors' time in which they restored nothing),
+        ``images_per_s``.
     """
     table = []
     with joined(Amount(cpus=1.0)):
@@ -74,13 +75,17 @@ def _route(drawn: list[str], by_route: bool, capacity: int) -> dict[str, Any]:
         wait_s=60.0,
     )
     units, loads, busy, first, last = 0, 0, 0.0, float("inf"), 0.0
-    with closing(Dispatcher(workforce, Backlog(), 1).run(_tables(drawn, by_route))) as finished:
+    dispatcher = Dispatcher(workforce, Backlog(), 1)
+    with closing(dispatcher.run(_tables(drawn, by_route))) as finished:
         for counts in finished:
             units, loads, busy = units + 1, loads + counts["loads"], busy + counts["busy_s"]
             first, last = min(first, counts["began"]), max(last, counts["ended"])
     wall = last - first
     idle, rate = 1 - busy / (wall * _ACTORS), len(drawn) / wall
-    return {"units": units, "loads": loads, "idle": round(idle, 3), "images_per_s": round(rate, 1)}
+    spread = dispatcher.stats["spread"]
+    return {
+        "units": units, "loads": loads, "spread": spread, "idle": round(idle, 3), "images_per_s": round(rate, 1),
+    }  # fmt: skip
 
 
 def _tables(drawn: list[str], by_route: bool) -> Iterator[pa.Table]:

@@ -32,16 +32,17 @@ _PNG_LEVEL = 1  # half the time of the default; noise doesn't get smaller anyway
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many images of each kind; two scans and three broken files come on top."""
+    """How many images of each kind, and the single degradations; two scans and three broken files come on top."""
 
     single: int = 16
     mixture: int = 8
     clean: int = 24
+    singles: tuple[str, ...] = SINGLES
 
     @property
     def images(self) -> int:
         """Images of the archive, the broken files among them."""
-        return self.single * len(SINGLES) + self.mixture * len(MIXTURES) + self.clean + 5
+        return self.single * len(self.singles) + self.mixture * len(MIXTURES) + self.clean + 5
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _keep(directory: Path, image_id: str, member: _Member) -> Truth:
 
 
 def _degraded(amounts: Amounts) -> list[_Member]:
-    kinds: list[tuple[str, ...]] = [(name,) for name in SINGLES for _ in range(amounts.single)]
+    kinds: list[tuple[str, ...]] = [(name,) for name in amounts.singles for _ in range(amounts.single)]
     kinds += [pair for pair in MIXTURES for _ in range(amounts.mixture)]
     members = []
     for i, applied in enumerate(kinds):

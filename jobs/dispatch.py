@@ -61,7 +61,7 @@ class Dispatcher:
     def __init__(self, workforce: Workforce, backlog: Backlog, attempt: int) -> None:
         """Prepare; nothing starts yet. ``attempt`` is the number of this attempt in the ledger."""
         self.workforce, self.backlog, self.attempt = workforce, backlog, attempt
-        self.stats = {"units": 0, "lost": 0, "actors": 0}
+        self.stats = {"units": 0, "lost": 0, "actors": 0, "spread": 0}
         self.stopping = False
         self._stop_by = 0.0
         self._changed: list[pa.Table] = []
@@ -130,12 +130,12 @@ class Dispatcher:
             self._flights[self.workforce.finish(unit.rows, self.attempt)] = (unit, None)
             copies += 1
         while (chosen := choose(self.backlog, list(self._workers.values()))) is not None:
-            index, worker = chosen
-            unit = self.backlog.take(index)
+            worker, unit = chosen.worker, self.backlog.take(chosen.position)
             if broken := [name for name in parse_route(unit.route) if name in self._broken]:
                 self._give_up(unit, Reason.ADAPTER_FAILED, self._broken[broken[0]])
                 continue
-            worker.assign(unit)
+            loads = worker.assign(unit)
+            self.stats["spread"] += loads if chosen.spreads else 0
             reference = self._actors[worker.key].work.remote(unit.rows, self.attempt)
             self._flights[reference] = (unit, worker.key)
         if any(unit.route for unit in self.backlog.ready):

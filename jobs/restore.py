@@ -183,6 +183,7 @@ def _summary(job: Run, tally: Tally, already_done: int, stopped_early: bool = Fa
         "stage_seconds": {step: round(spent, 2) for step, spent in tally.seconds.items()},
         "units": tally.counts["units"],
         "adapter_loads": tally.counts["loads"],
+        "spread_loads": tally.counts["spread"],
         "restore_actors": tally.counts["actors"],
     }
 

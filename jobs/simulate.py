@@ -164,8 +164,7 @@ class Simulation:
         while self.done < self.it.images:
             self.backlog.flush(self.env.now, closed=self.ended)
             while (chosen := choose(self.backlog, list(self.workers.values()))) is not None:
-                index, worker = chosen
-                unit = self.backlog.take(index)
+                worker, unit = chosen.worker, self.backlog.take(chosen.position)
                 self.env.process(self._work(worker, unit, worker.assign(unit)))
             if not self.backlog.full and not self.room.triggered:
                 self.room.succeed()

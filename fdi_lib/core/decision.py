@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -90,6 +91,7 @@ def parse_composition(text: str) -> tuple[tuple[tuple[str, float], ...], Mode]:
     return tuple(pairs), mode
 
 
+@lru_cache(4096)  # asked for again and again by the router
 def parse_route(route: str) -> tuple[str, ...]:
     """Return the adapter names of a route."""
     return tuple(n for n in route.replace("+", ">").split(">") if n)

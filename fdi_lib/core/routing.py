@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -177,7 +178,21 @@ class Backlog:
         self.ready.append(Unit(route, rows, tries, due=self.sent + 2 * len(self.ready)))
 
 
-def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | None:
+class Choice(NamedTuple):
+    """What to send next.
+
+    Args:
+        position: of the unit in ``backlog.ready``.
+        worker: who gets it.
+        spreads: another worker holds the route's adapters already, but is busy.
+    """
+
+    position: int
+    worker: Worker
+    spreads: bool = False
+
+
+def choose(backlog: Backlog, workers: Sequence[Worker]) -> Choice | None:
     """Pick the next ready unit that needs a model, and its worker.
 
     In this order: a unit whose adapters a free worker holds; a unit that nobody holds, where it evicts least; a unit
@@ -185,9 +200,10 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | 
     at; an overdue suspect stops all sending until a worker has nothing else in flight.
 
     Returns:
-        Index into ``backlog.ready`` and the worker, or None when nothing should be sent now.
+        None when nothing should be sent now.
     """
-    if not any(worker.free for worker in workers):
+    free = [worker for worker in workers if worker.free]
+    if not free:
         return None
     kinds: dict[tuple[str, int, frozenset[int]], int] = {}  # the unit of each kind that waits longest
     for index, unit in enumerate(backlog.ready):
@@ -195,25 +211,41 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> tuple[int, Worker] | 
             kinds.setdefault((unit.route, min(unit.tries, 2), unit.avoid), index)
     waiting: list[tuple[str, int, list[Worker]]] = []
     overdue: list[tuple[str, int, list[Worker]]] = []
-    for (route, tries, _), index in sorted(kinds.items(), key=lambda kind: -kind[0][1]):  # suspects, then by waiting
+    for (route, tries, avoid), index in sorted(kinds.items(), key=lambda kind: -kind[0][1]):  # suspects, by waiting
         unit = backlog.ready[index]
-        takers = [worker for worker in workers if worker.may_take(unit)]
+        takers = [worker for worker in free if worker.may_take(unit)] if tries > 1 or avoid else free
         is_late = backlog.sent > unit.due + PATIENCE * len(workers)
         if is_late and tries > 1 and not takers:
             return None
         if takers:
             (overdue if is_late else waiting).append((route, index, takers))
     waiting = overdue or waiting
+    holding = _Holding(workers)
     for route, index, takers in waiting:
-        if holders := [worker for worker in takers if not worker.missing(route)]:
-            return index, min(holders, key=lambda worker: worker.in_flight)
+        keys = holding.keys(route)
+        if keys and (holders := [worker for worker in takers if worker.key in keys]):
+            return Choice(index, min(holders, key=lambda worker: worker.in_flight))
     for route, index, takers in waiting:
-        if all(worker.missing(route) for worker in workers):
-            return index, _cheapest(route, takers)
+        if not holding.keys(route):
+            return Choice(index, _cheapest(route, takers))
     for route, index, takers in waiting:
         if idle := [worker for worker in takers if worker.in_flight == 0]:
-            return index, _cheapest(route, idle)
+            return Choice(index, _cheapest(route, idle), spreads=True)
     return None
+
+
+class _Holding:
+    """Which workers hold what: looked up for each of many routes, among hundreds of workers."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._by_adapter: dict[str, set[int]] = {}
+        for worker in workers:
+            for name in worker.adapters:
+                self._by_adapter.setdefault(name, set()).add(worker.key)
+
+    def keys(self, route: str) -> set[int]:
+        """Numbers of the workers that hold all adapters of a route."""
+        return set.intersection(*(self._by_adapter.get(name, set()) for name in parse_route(route)))
 
 
 def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:

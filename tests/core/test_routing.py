@@ -68,10 +68,12 @@ def test_units_go_where_the_adapters_are_and_a_hot_route_spreads_to_idle_workers
     workers = [Worker(0, capacity=2, adapters=["haze"]), Worker(1, capacity=2, adapters=["noise"])]
     sent = []
     while (chosen := choose(backlog, workers)) is not None:
-        index, worker = chosen
-        worker.assign(backlog.take(index))
-        sent.append(worker.key)
-    assert sent == [1, 1, 1, 0, 0, 0]  # the holder until it is busy, then the idle one, which now holds it too
+        worker = chosen.worker
+        worker.assign(backlog.take(chosen.position))
+        sent.append((worker.key, chosen.spreads))
+    assert (
+        sent == [(1, False)] * 3 + [(0, True)] + [(0, False)] * 2
+    )  # the holder until it is busy, then the idle one, which now holds it too
     assert workers[0].adapters == ["haze", "noise"]
 
 
@@ -90,7 +92,7 @@ def test_a_cold_route_is_overtaken_only_so_often() -> None:
         backlog.add(rows(["hot"]), now=0.0)
         chosen = choose(backlog, [worker])
         assert chosen is not None
-        unit = backlog.take(chosen[0])
+        unit = backlog.take(chosen.position)
         worker.assign(unit)
         worker.came_back()
         sent.append(unit.route)
@@ -104,7 +106,7 @@ def test_sixteen_routes_that_fit_are_loaded_once_each() -> None:
     workers = [Worker(key, capacity=8) for key in range(2)]
     loads = 0
     while (chosen := choose(backlog, workers)) is not None:
-        loads += chosen[1].assign(backlog.take(chosen[0]))
+        loads += chosen.worker.assign(backlog.take(chosen.position))
         for worker in workers:
             worker.in_flight = 0
     assert not backlog.ready
@@ -122,7 +124,7 @@ def test_whoever_kills_workers_ends_alone_and_no_companion_is_given_up(guilty: s
     deaths = 0
     while backlog.ready or flights:
         while (chosen := choose(backlog, [worker])) is not None:
-            unit = backlog.take(chosen[0])
+            unit = backlog.take(chosen.position)
             worker.assign(unit)
             flights.append(unit)
         if any(ids & set(unit.rows["image_id"].to_pylist()) for unit in flights):  # any of them, not the oldest alone
@@ -158,24 +160,24 @@ def test_a_unit_is_not_sent_to_a_worker_that_could_not_load_its_adapters() -> No
     backlog.put_back([Unit("a", rows(["a"]), avoid=frozenset({0}))])
     first, second = Worker(0, capacity=4, adapters=["a"]), Worker(1, capacity=4)
     assert choose(backlog, [first]) is None
-    assert choose(backlog, [first, second]) == (0, second)
+    assert choose(backlog, [first, second]) == (0, second, True)
     backlog.sent = 1000  # not even when it was overtaken too often
-    assert choose(backlog, [first]) is None and choose(backlog, [first, second]) == (0, second)
+    assert choose(backlog, [first]) is None and choose(backlog, [first, second]) == (0, second, True)
 
 
 def test_a_suspect_has_no_company() -> None:
     backlog, worker = Backlog(), Worker(0, capacity=4)
     backlog.put_back([Unit("a", rows(["a"]), tries=2), Unit("a", rows(["a"]))])
     worker.assign(Unit("a", rows(["a"])))
-    index, _ = choose(backlog, [worker]) or (None, None)
+    index, *_ = choose(backlog, [worker]) or (None,)
     assert index == 1  # not the suspect: the worker is busy
     worker.came_back()
-    index, _ = choose(backlog, [worker]) or (None, None)
+    index, *_ = choose(backlog, [worker]) or (None,)
     assert index == 0
     worker.assign(backlog.take(0))
     assert choose(backlog, [worker]) is None
     worker.came_back()
-    assert choose(backlog, [worker]) == (0, worker)
+    assert choose(backlog, [worker]) == (0, worker, False)
 
 
 @pytest.mark.parametrize("routes", [16, 64])
@@ -191,10 +193,9 @@ def test_adapters_that_do_not_fit_are_loaded_for_many_units_at_a_time(routes: in
             backlog.add(batches.pop(), now=0.0)
         backlog.flush(0.0, closed=not batches)
         while (chosen := choose(backlog, workers)) is not None:
-            index, worker = chosen
-            loads += worker.assign(backlog.take(index))
+            loads += chosen.worker.assign(backlog.take(chosen.position))
             units += 1
-            flights.append(worker)
+            flights.append(chosen.worker)
         flights.pop(0).came_back()
     assert units == 81_920 // 32 and loads <= units / 10
 
@@ -206,7 +207,7 @@ def test_a_suspect_that_waited_too_long_gets_a_worker_of_its_own() -> None:
     sent: list[str] = []
     while "a" not in sent:
         while (chosen := choose(backlog, [worker])) is not None:
-            unit = backlog.take(chosen[0])
+            unit = backlog.take(chosen.position)
             worker.assign(unit)
             sent.append(unit.route)
         worker.came_back()

@@ -165,10 +165,10 @@ def test_routing_loads_each_adapter_about_once_where_it_fits(monkeypatch: pytest
 
 @pytest.mark.usefixtures("ray_local")
 def test_growth_is_of_whole_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("_N", 40), ("TIMES", (1, 2)), ("ACTORS", (1,))):
+    for name, value in (("_N", 160), ("_N_ACTORS", 100), ("TIMES", (1, 2)), ("ACTORS", (1,))):
         monkeypatch.setattr(bench_growth, name, value)
     table = bench_growth.measure(tmp_path)
-    assert [(row["images"], row["actors"]) for row in table] == [(40, 2), (80, 2), (80, 1)]
+    assert [(row["images"], row["actors"]) for row in table] == [(160, 2), (320, 2), (100, 1)]
     assert all(row["seconds_per_image"] > 0 and row["driver_mib"] > 50 for row in table)
     assert not list(tmp_path.iterdir())
 
