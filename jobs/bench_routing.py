@@ -20,8 +20,9 @@ import ray
 
 from fdi_lib.core.routing import IN_FLIGHT, Backlog
 from jobs.bench_fake import zipf_shares
+from jobs.capacity import Amount
 from jobs.dispatch import Dispatcher, Workforce
-from jobs.pool import Amount, joined
+from jobs.pool import joined
 from jobs.workers import given_up
 
 log = logging.getLogger(__name__)

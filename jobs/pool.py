@@ -13,9 +13,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,8 +22,11 @@ from ray.data import DataContext, ExecutionResources
 from ray.exceptions import RayError
 
 from fdi_lib.errors import CapacityError, FDIError
-from fdi_lib.manifest import Pools, RestorePool
+from fdi_lib.manifest import Pools
 from fdi_lib.manifest.locations import redact
+from fdi_lib.manifest.settings import ClassifyPool, DecodePool, RestorePool
+from jobs import capacity
+from jobs.capacity import Amount
 
 log = logging.getLogger(__name__)
 _GIB = 2**30
@@ -56,39 +58,15 @@ class Rest:
         """Nothing."""
 
 
-@dataclass(frozen=True)
-class Amount:
-    """An amount of resources; ``memory`` in bytes."""
-
-    cpus: float = 0.0
-    gpus: float = 0.0
-    memory: float = 0.0
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.cpus + other.cpus, self.gpus + other.gpus, self.memory + other.memory)
-
-    def __sub__(self, other: Amount) -> Amount:
-        return Amount(self.cpus - other.cpus, self.gpus - other.gpus, self.memory - other.memory)
-
-    def __mul__(self, count: float) -> Amount:
-        return Amount(self.cpus * count, self.gpus * count, self.memory * count)
-
-    def holds(self, part: Amount) -> int:
-        """How often ``part`` fits."""
-        pairs = [(self.cpus, part.cpus), (self.gpus, part.gpus), (self.memory, part.memory)]
-        return min(math.floor(have / need + 1e-9) for have, need in pairs if need > 0)
-
-
 def stream_needs(pools: Pools) -> Amount:
     """What reading and classifying need at the least: one decode task and the smallest classify pool."""
-    decode = Amount(pools.decode.cpus, 0.0, pools.decode.memory_gib * _GIB)
-    one = Amount(pools.classify.cpus, pools.classify.gpus, pools.classify.memory_gib * _GIB)
-    return decode + one * pools.classify.min
+    return _one(pools.decode) + _one(pools.classify) * pools.classify.min
 
 
-def actor_needs(pool: RestorePool) -> Amount:
-    """What one restore actor needs."""
-    return Amount(pool.cpus, pool.gpus, pool.memory_gib * _GIB)
+def _one(pool: DecodePool | ClassifyPool | RestorePool) -> Amount:
+    """What one worker of a pool needs."""
+    gpus = pool.gpus if isinstance(pool, ClassifyPool | RestorePool) else 0.0
+    return Amount(pool.cpus, gpus, pool.memory_gib * _GIB)
 
 
 @contextmanager
@@ -99,26 +77,32 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
     are promised more than once where they are short: a small machine is slow, not refused.
 
     Raises:
-        CapacityError: this machine alone can never hold the smallest pools.
+        CapacityError: this machine, or what the cluster's autoscaler may add, can never hold the smallest pools.
         FDIError: the cluster does not answer, or does not hold them within ``wait_s``.
     """
-    one = actor_needs(pools.restore) if restoring else Amount()
+    one = _one(pools.restore) if restoring else Amount()
     least = stream_needs(pools) + one * pools.restore.min
-    with joined(least, wait_s) as have:
+    workers = [_one(pools.decode), _one(pools.classify), *([one] if restoring else [])]
+    with joined(least, wait_s, workers) as have:
         actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
         with DataContext.current(_data_context(have - one * actors)):
             yield actors
 
 
 @contextmanager
-def joined(least: Amount, wait_s: float = 0.0) -> Iterator[Amount]:
+def joined(least: Amount, wait_s: float = 0.0, workers: Sequence[Amount] = ()) -> Iterator[Amount]:
     """For the block, the cluster that RAY_ADDRESS names or that this process had joined, else one on this machine.
+
+    Args:
+        least: what it must have in all.
+        wait_s: how long to wait for nodes.
+        workers: what must fit on one node each.
 
     Yields:
         What it has, which is at least ``least``.
 
     Raises:
-        CapacityError: this machine alone can never hold it.
+        CapacityError: this machine alone, or the cluster as far as its autoscaler may make it grow, can never hold it.
         FDIError: the cluster does not answer, or does not hold it within ``wait_s``.
     """
     ours = not ray.is_initialized()
@@ -126,7 +110,7 @@ def joined(least: Amount, wait_s: float = 0.0) -> Iterator[Amount]:
     if ours:
         _start(least)
     try:
-        yield _wait_for(least, wait_s if can_grow else None)
+        yield _wait_for(least, workers, wait_s if can_grow else None)
     finally:
         if ours:
             ray.shutdown()
@@ -193,21 +177,23 @@ def _no_cluster(address: str, why: str) -> FDIError:
     return FDIError(f"RAY_ADDRESS = {redact(address)}: {why}; {remedy}")
 
 
-def _wait_for(least: Amount, wait_s: float | None) -> Amount:
-    """Return what the cluster has once that is at least ``least``; None waits for nothing, as nothing can come."""
+def _wait_for(least: Amount, workers: Sequence[Amount], wait_s: float | None) -> Amount:
+    """Return what the cluster has once it suffices; None waits for nothing, as nothing can come."""
     deadline, told = time.monotonic() + (wait_s or 0), -math.inf
     while True:
-        total = ray.cluster_resources()
-        have = Amount(total.get("CPU", 0.0), total.get("GPU", 0.0), total.get("memory", 0.0))
-        if have.holds(least) >= 1:
-            return have
-        message = f"the smallest pools need {_shown(least)}, the cluster has {_shown(have)}"
+        have = capacity.present()
+        missing = have.shortage(least, workers)
+        if not missing:
+            return have.total
         if wait_s is None:
-            raise CapacityError(f"{message}; lower pools.*.min or gpus, or set RAY_ADDRESS to a larger cluster")
+            raise CapacityError(f"{missing}; lower pools.*.min or gpus, or set RAY_ADDRESS to a larger cluster")
+        most = capacity.possible(have)
+        if most and (never := most.shortage(least, workers)):
+            raise CapacityError(f"{never} when its autoscaler has done all it may; raise its limits, or lower pools.*")
         if time.monotonic() >= deadline:
-            raise FDIError(f"{message}; add nodes, or lower pools.*.min, cpus, gpus or memory_gib")
+            raise FDIError(f"{missing}; add nodes, or lower pools.*.min, cpus, gpus or memory_gib")
         if time.monotonic() - told >= 30:
-            log.warning("%s; waiting for nodes, at most %.0f s", message, wait_s)
+            log.warning("%s; waiting for nodes, at most %.0f s", missing, wait_s)
             told = time.monotonic()
         time.sleep(1)
 
@@ -228,7 +214,3 @@ def _data_context(share: Amount) -> DataContext:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
     return context
-
-
-def _shown(amount: Amount) -> str:
-    return f"{amount.cpus:g} CPUs, {amount.gpus:g} GPUs, {amount.memory / _GIB:.1f} GiB"

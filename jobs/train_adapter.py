@@ -39,8 +39,9 @@ from fdi_lib.training.checkpoint import AVERAGE
 from fdi_lib.training.pairs import PairSource, SyntheticPairs, gather, split
 from fdi_lib.training.pictures import identity_of, read_list, training_tiles
 from jobs import train_pairs
+from jobs.capacity import Amount
 from jobs.cards import adapter_card
-from jobs.pool import Amount, joined
+from jobs.pool import joined
 from jobs.train_ray import Plan, train_on_ray
 from jobs.train_storage import publish
 
@@ -67,7 +68,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     output = Store.open(manifest.output, manifest.storage)
     output.check(for_writing=True)
     summary: dict[str, Any] = {"model": "adapter", "task": manifest.task}
-    with joined(needs(manifest), manifest.wait_s):
+    with joined(needs(manifest), manifest.wait_s, [worker_needs(manifest)]):
         own = None
         if isinstance(data, _Clean):
             learnt, held_out, pictures = data.learnt, data.held_out, data.pictures
@@ -290,6 +291,11 @@ def _check_initial(folder: Path, base_sha256: str) -> None:
 
 def needs(manifest: TrainManifest) -> Amount:
     """What the smallest group of workers needs."""
-    workers, worker = manifest.workers, manifest.worker
-    one = Amount(worker.cpus, worker.gpus, worker.memory_gib * 2**30)
-    return one * (workers[0] if isinstance(workers, tuple) else workers)
+    workers = manifest.workers
+    return worker_needs(manifest) * (workers[0] if isinstance(workers, tuple) else workers)
+
+
+def worker_needs(manifest: TrainManifest) -> Amount:
+    """What one worker needs, on one node."""
+    worker = manifest.worker
+    return Amount(worker.cpus, worker.gpus, worker.memory_gib * 2**30)

@@ -13,13 +13,8 @@ import ray
 from ray.data import DataContext
 
 from fdi_lib.errors import FDIError
-from jobs.pool import Amount, Rest, _data_context, _expect_answer
-
-
-def test_amounts() -> None:
-    have, need = Amount(4, 1, 10.0), Amount(1, 0.25, 3.0)
-    assert have.holds(need) == 3 and (have - need * 3).holds(need) == 0
-    assert need + need == need * 2
+from jobs.capacity import Amount
+from jobs.pool import Rest, _data_context, _expect_answer
 
 
 class Server:
