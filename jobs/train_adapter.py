@@ -39,10 +39,9 @@ from fdi_lib.training.checkpoint import AVERAGE
 from fdi_lib.training.pairs import PairSource, SyntheticPairs, gather, split
 from fdi_lib.training.pictures import identity_of, read_list, training_tiles
 from jobs import train_pairs
-from jobs.capacity import Amount
 from jobs.cards import adapter_card
 from jobs.pool import joined
-from jobs.train_ray import Plan, train_on_ray
+from jobs.train_ray import Plan, needs, train_on_ray, worker_needs
 from jobs.train_storage import publish
 
 log = logging.getLogger(__name__)
@@ -287,15 +286,3 @@ def _check_initial(folder: Path, base_sha256: str) -> None:
             f"initial: {folder} was made for base {str(made_for)[:12]}, models.base is {base_sha256[:12]}; "
             "name its own base, or start from nothing"
         )
-
-
-def needs(manifest: TrainManifest) -> Amount:
-    """What the smallest group of workers needs."""
-    workers = manifest.workers
-    return worker_needs(manifest) * (workers[0] if isinstance(workers, tuple) else workers)
-
-
-def worker_needs(manifest: TrainManifest) -> Amount:
-    """What one worker needs, on one node."""
-    worker = manifest.worker
-    return Amount(worker.cpus, worker.gpus, worker.memory_gib * 2**30)

@@ -31,6 +31,7 @@ from fdi_lib.training.loop import DivergedError, FitSettings, fit
 from fdi_lib.training.pairs import PairSource
 from fdi_lib.training.samples import Batch, Shard, to_batch
 from fdi_lib.training.watch import Watch
+from jobs.capacity import Amount
 from jobs.train_progress import Board
 from jobs.train_storage import CHECKSUMS, filesystem
 from jobs.train_stream import SharedPairs, batches
@@ -234,3 +235,15 @@ def _said(error: BaseException, plan: Plan) -> FDIError:
         f"training workers died {m.max_failures + 1} times ({reason}); "
         "run again to go on at the last checkpoint, with more worker.memory_gib where they lacked memory"
     )
+
+
+def needs(manifest: TrainManifest) -> Amount:
+    """What the smallest group of workers needs."""
+    workers = manifest.workers
+    return worker_needs(manifest) * (workers[0] if isinstance(workers, tuple) else workers)
+
+
+def worker_needs(manifest: TrainManifest) -> Amount:
+    """What one worker needs, on one node."""
+    worker = manifest.worker
+    return Amount(worker.cpus, worker.gpus, worker.memory_gib * _GIB)
