@@ -32,6 +32,7 @@ class Reason(StrEnum):
 
     NONE = ""
     UNSUPPORTED_PIXELS = "unsupported_pixels"  # kept: 1-bit, palette, CMYK, Lab, float, multi-page (so far)
+    UNSUPPORTED_METADATA = "unsupported_metadata"  # kept: the label or its other metadata don't fit into the new file
     UNKNOWN = "unknown"  # kept or review: unlike anything in the bank
     GATE = "gate"  # kept or review: a do-no-harm gate refused the candidate
     POLICY = "policy"  # kept: the adapters it needs are disabled in the manifest
