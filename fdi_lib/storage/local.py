@@ -17,7 +17,7 @@ from stat import S_ISDIR, S_ISREG
 from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
-from fdi_lib.storage.store import LEFT_OUT, ObjectEntry, Store, check_name, printable
+from fdi_lib.storage.store import LEFT_OUT, NO_FILE, ObjectEntry, Store, check_name, printable
 
 _UNFINISHED = ".fdi-unfinished-"
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP)
@@ -100,6 +100,8 @@ class LocalStore(Store):
         """See :meth:`Store.check`."""
         if not for_writing and not os.path.exists(self.root):
             raise StorageRefusedError(f"{self.root}: no such file or folder; check the path")
+        if not for_writing and not (os.path.isdir(self.root) or os.path.isfile(self.root)):
+            raise StorageRefusedError(f"{self.root}: neither a file nor a folder; check the path")
         with _translated(self.root):
             nearest = Path(self.root)
             while not nearest.exists():
@@ -210,7 +212,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], barred:
         elif S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) not in above:
                 yield from _walk(folder / raw, path, (*above, (status.st_dev, status.st_ino)), barred)
-        elif S_ISREG(status.st_mode) and not name.startswith(_UNFINISHED):
+        elif not S_ISREG(status.st_mode):
+            yield ObjectEntry(path, 0, NO_FILE)
+        elif not name.startswith(_UNFINISHED):
             yield ObjectEntry(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
 
 

@@ -3,7 +3,7 @@
 What counts as an image: with ``files``, objects whose extension is in :data:`IMAGE_EXTENSIONS`; in a shard, each member
 with such an extension (tar) or each row (Parquet); with ``inventory``, each row. ``auto`` goes by each object's own
 extension, so a mixture is fine. Everything else is counted in ``Listing.ignored``, never silently left out: objects
-that are no images, links into the output, an inventory's repeated rows.
+that are no images, links into the output, pipes and devices (never opened), an inventory's repeated rows.
 
 Does NOT decode anything, nor decide anything: an inventory's ``sha256`` is checked here, its ``adapter`` handed on.
 """
@@ -23,15 +23,7 @@ from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
 from fdi_lib.storage.names import check_image_name, harmless, plain, unique
 from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
-from fdi_lib.storage.store import (
-    LEFT_OUT,
-    UNKNOWN_SIZE,
-    ObjectEntry,
-    Store,
-    extension,
-    is_absolute,
-    printable,
-)
+from fdi_lib.storage.store import UNKNOWN_SIZE, UNREAD, ObjectEntry, Store, extension, is_absolute, printable
 
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import SourceSettings
@@ -44,9 +36,7 @@ IMAGE_EXTENSIONS = frozenset({
 # fmt: on
 SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
 _LITTLE_AHEAD_BYTES = 64 * 2**10  # for a Parquet file's footer (it reads ahead itself), and for a tar's headers alone
-
-
-INTO_OUTPUT, REPEATED = "(link into the output)", "(repeated row)"  # in ``Listing.ignored``, beside extensions
+REPEATED = "(repeated row)"  # in ``Listing.ignored``, beside extensions and ``UNREAD``
 
 
 def is_image(path: str) -> bool:
@@ -68,7 +58,7 @@ class Listing(Iterator[list[ObjectEntry]]):
     object, it is an absolute URI of unknown size.
 
     Attributes:
-        ignored: objects left out so far, counted by extension (``(none)`` without one), ``INTO_OUTPUT``, ``REPEATED``.
+        ignored: objects left out so far, counted by extension (``(none)`` without one), ``UNREAD``, ``REPEATED``.
     """
 
     def __init__(self, source: SourceSettings, objects_per_block: int, output: str = "") -> None:
@@ -90,8 +80,8 @@ class Listing(Iterator[list[ObjectEntry]]):
         alone = extension(self._source.uri) in IMAGE_EXTENSIONS | SHARDS.keys() and store.is_object()
         without = local_path(self._output) if self._output else None
         for entry in [ObjectEntry(store.uri(), UNKNOWN_SIZE, "")] if alone else store.walk(without=without):
-            if entry.version == LEFT_OUT:
-                self.ignored[INTO_OUTPUT] += 1
+            if entry.version in UNREAD:
+                self.ignored[entry.version] += 1
             elif holds_images(entry.path, self._source.format):
                 yield entry
             else:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from fdi_lib.manifest.settings import StorageSettings
 
 UNKNOWN_SIZE = -1
-LEFT_OUT = "(left out)"  # version of an entry that leads where a walk may not go; nothing below it is listed
+# Versions of entries that nobody may read: what leads where a walk may not go (nothing below it is listed), and what is
+# neither folder nor file: a pipe, a socket, a device.
+LEFT_OUT, NO_FILE = "(link into the output)", "(no regular file)"
+UNREAD = (LEFT_OUT, NO_FILE)
 MAX_SEGMENT_BYTES = 255  # as most file systems allow
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")  # control characters, backslash, lone surrogates
 
@@ -97,7 +100,8 @@ class Store(ABC):
     def walk(self, prefix: str = "", without: str | None = None) -> Iterator[ObjectEntry]:
         """List the objects whose path starts with ``prefix``, a stream sorted by path; nothing if there are none.
 
-        What leads into the local folder ``without`` (only links can) is one entry of version ``LEFT_OUT``.
+        What leads into the local folder ``without`` (only links can) is one entry of version ``LEFT_OUT``; a pipe, a
+        socket or a device is one of version ``NO_FILE``.
         """
 
     @abstractmethod
