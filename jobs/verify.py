@@ -24,7 +24,7 @@ from fdi_lib.storage.outputs import DELIVERED, safe_name
 from fdi_lib.storage.provenance import sidecar
 from fdi_lib.storage.run import RUN_FILE, Run, load_run_at
 from fdi_lib.storage.sources import list_objects, read_images
-from fdi_lib.storage.store import Store, extension
+from fdi_lib.storage.store import UNFINISHED, Store, extension
 from jobs.failed import printable
 
 _COLUMNS = ["image_id", "shard", "source_uri", "source_sha256", "status", "attempt"]
@@ -39,6 +39,7 @@ _OWN = {
     "ledger": ".parquet",
     RUN_FILE: "",
     "plan.parquet": "",
+    UNFINISHED.rstrip("/"): "",
 }
 # What a sidecar and a row both hold. ``run`` is run.json's; ``output.name`` is where it was before it was in a shard.
 _SIDECAR_FACTS = ("image_id", "source", "outcome", "classification", "restoration", "gates", "output")

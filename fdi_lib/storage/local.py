@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import BinaryIO
 
 from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
-from fdi_lib.storage.store import LEFT_OUT, NO_FILE, ObjectEntry, Store, check_name, printable
+from fdi_lib.storage.store import LEFT_OUT, NO_FILE, UNFINISHED, UNFINISHED_S, ObjectEntry, Store, check_name, printable
 
-_UNFINISHED = ".fdi-unfinished-"
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP,
+            errno.EXDEV)  # fmt: skip
 
 
 class LocalStore(Store):
@@ -47,7 +48,7 @@ class LocalStore(Store):
     def create(self, path: str, data: bytes) -> bool:
         """See :meth:`Store.create`. A link to a finished file, because a rename would overwrite."""
         place = self._place(path)
-        with self._finished(place, data) as finished, _translated(str(place)):
+        with self._finished(place, data) as finished:
             try:
                 os.link(finished, place)
             except FileExistsError:
@@ -60,7 +61,7 @@ class LocalStore(Store):
     def replace(self, path: str, data: bytes) -> None:
         """See :meth:`Store.replace`."""
         place = self._place(path)
-        with self._finished(place, data) as finished, _translated(str(place)):
+        with self._finished(place, data) as finished:
             os.replace(finished, place)
             _sync_folder(place.parent)
 
@@ -119,20 +120,27 @@ class LocalStore(Store):
         folder = Path(self.root)
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe, link = (folder / f"{_UNFINISHED}{uuid.uuid4().hex}" for _ in range(2))
-            try:
-                probe.touch(exist_ok=False)
-                os.link(probe, link)
-            finally:
-                link.unlink(missing_ok=True)
-                probe.unlink(missing_ok=True)
+            with self._finished(folder / "probe", b"") as probe:
+                link = probe.with_suffix(".link")
+                try:
+                    os.link(probe, link)
+                finally:
+                    link.unlink(missing_ok=True)
         except FileNotFoundError as error:  # what /proc says
             raise StorageRefusedError(f"{self.root}: no folder can be made there; name another place") from error
         finally:
             for place in missing:
                 with suppress(OSError):  # another job has just begun to write there
                     place.rmdir()
+
+    def remove_unfinished(self) -> None:
+        """See :meth:`Store.remove_unfinished`. Ages are told by the file system's own clock."""
+        if Path(self.root, UNFINISHED).is_dir():
+            with self._finished(Path(self.root, "now"), b"") as now:
+                for path in now.parent.iterdir():
+                    with suppress(FileNotFoundError):  # finished meanwhile
+                        if now.stat().st_mtime - path.stat().st_mtime > UNFINISHED_S:
+                            path.unlink()
 
     def at(self, uri: str) -> tuple[Store, str]:
         """See :meth:`Store.at`."""
@@ -148,22 +156,42 @@ class LocalStore(Store):
 
     @contextmanager
     def _finished(self, place: Path, data: bytes) -> Iterator[Path]:
-        """A durable file with ``data`` beside ``place``; removed at the end if it is still there."""
+        """A durable file with ``data``, to be linked or moved to ``place``; removed at the end if it is still there.
+
+        It lies in one folder of the root, whose last file takes it along: so does what a killed writer leaves.
+        """
         with _translated(str(place)):
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 what = f"a file lies where {place.parent} should be a folder"
                 raise ItemError(Reason.OUTPUT_CONFLICT, what) from None
-        finished = place.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+            finished = Path(self.root, UNFINISHED, uuid.uuid4().hex)
+            try:
+                with _new_file(finished) as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield finished
+            except FileNotFoundError as error:
+                raise StorageOutageError(f"{place}: {finished} went away before it was there; run again") from error
+            finally:
+                finished.unlink(missing_ok=True)
+                with suppress(OSError):  # others write there, too
+                    finished.parent.rmdir()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """Make a file, and its folder if that isn't there, or has just gone with another one's last file."""
+    for tries_left in reversed(range(100)):
+        with suppress(FileExistsError):
+            path.parent.mkdir()
         try:
-            with _translated(str(place)), open(finished, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield finished
-        finally:
-            finished.unlink(missing_ok=True)
+            return open(path, "xb")
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+    raise AssertionError
 
 
 def _regular_file(path: str, flags: int) -> int:
@@ -214,7 +242,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], barred:
                 yield from _walk(folder / raw, path, (*above, (status.st_dev, status.st_ino)), barred)
         elif not S_ISREG(status.st_mode):
             yield ObjectEntry(path, 0, NO_FILE)
-        elif not name.startswith(_UNFINISHED):
+        else:
             yield ObjectEntry(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
 
 

@@ -68,6 +68,7 @@ def pack(source: Store, dest: Store, form: Format, shard_bytes: int) -> dict[str
     Raises:
         RunConflictError: a shard of this name but with other bytes is there already.
     """
+    dest.remove_unfinished()
     ignored: Counter[str] = Counter()
     suffix, write = ("tar", tar_bytes) if form == "webdataset" else ("parquet", parquet_bytes)
     images = companions = total = shards = 0

@@ -19,6 +19,8 @@ from fdi_lib.records import Reason
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import StorageSettings
 
+UNFINISHED = ".fdi-unfinished/"  # below a local root: files being written, and those that killed writers left
+UNFINISHED_S = 60.0  # a file there that nothing was written to for so long is nobody's
 UNKNOWN_SIZE = -1
 # Versions of entries that nobody may read: what leads where a walk may not go (nothing below it is listed), and what is
 # neither folder nor file: a pipe, a socket, a device.
@@ -124,6 +126,10 @@ class Store(ABC):
     @abstractmethod
     def at(self, uri: str) -> tuple[Store, str]:
         """The store and path of an absolute URI: this store if the URI lies below its root, else its folder's."""
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed writers left behind; a live one that is slower than ``UNFINISHED_S`` meets an outage."""
+        return  # a PUT leaves nothing
 
     def exists(self, path: str) -> bool:
         """True if there is such an object."""
