@@ -15,7 +15,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
-from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.store import LEFT_OUT, NO_FILE, UNFINISHED, UNFINISHED_S, ObjectEntry, Store, check_name, printable
@@ -41,7 +41,7 @@ class LocalStore(Store):
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Store.read`."""
-        with _reading(self.uri(path)), open(self._place(path), "rb", opener=_regular_file) as file:
+        with self._reading(self.uri(path)), open(self._place(path), "rb", opener=_regular_file) as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
@@ -69,7 +69,7 @@ class LocalStore(Store):
         """See :meth:`Store.size`."""
         place = self._place(path)
         try:
-            with _reading(str(place)):
+            with self._reading(str(place)):
                 status = place.stat()
         except FileNotFoundError:
             return None
@@ -150,6 +150,21 @@ class LocalStore(Store):
         if place.startswith(self.root.rstrip("/") + "/"):
             return self, place[len(self.root.rstrip("/")) + 1 :]
         return LocalStore(posixpath.dirname(place)), posixpath.basename(place)
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """As :func:`_translated`. One file without permission, or a link that leads to itself, is no reason to stop."""
+        with _translated(what):
+            try:
+                yield
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise FileNotFoundError(what) from error
+                # Where nothing can be read any more it is not the file: a share's ticket expired, say.
+                if isinstance(error, PermissionError) and os.access(self.root, os.R_OK | os.X_OK):
+                    problem = f"{what}: {error.strerror}; make it readable for the user who runs this"
+                    raise ObjectRefusedError(Reason.ACCESS_DENIED, problem) from error
+                raise
 
     def _place(self, path: str) -> Path:
         return Path(self.root, check_name(path))
@@ -258,18 +273,6 @@ def _status(item: os.DirEntry[str]) -> os.stat_result | None:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return None
         raise
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """As :func:`_translated`; a link that leads to itself leads nowhere, and is no reason to stop."""
-    with _translated(what):
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise FileNotFoundError(what) from error
-            raise
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fdi_lib.errors import ItemError, ManifestError, StorageRefusedError
+from fdi_lib.errors import ItemError, ManifestError, ObjectRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
@@ -167,11 +167,9 @@ def read_images(
         yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes)
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
-    except StorageRefusedError as error:
-        # A remote store that refuses one object may refuse all: credentials that expired. A disk means this file.
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        yield row, ItemError(Reason.MISSING_SOURCE, str(error))
+    except ObjectRefusedError as error:
+        again = "run `fdi retry`" if kind == "file" else "restore this shard into another output"
+        yield row, ItemError(error.reason, f"{error}, then {again}")
     except ItemError as error:
         yield row | {"image_id": harmless(path)}, error
 
@@ -188,7 +186,8 @@ def read_image(store: Store, reference: dict[str, Any]) -> bytes:
     """Read one image again: one ranged read; for a Parquet shard, the start of its row group.
 
     Raises:
-        ItemError: ``MISSING_SOURCE`` if it is gone, ``SOURCE_CHANGED`` if fewer bytes lie there than before.
+        ItemError: ``MISSING_SOURCE`` if it is gone, ``SOURCE_CHANGED`` if fewer bytes lie there than before;
+            ``ACCESS_DENIED`` or ``ARCHIVED`` if the store refuses its object alone.
     """
     here, name = store.at(reference["object"])
     try:
@@ -201,6 +200,8 @@ def read_image(store: Store, reference: dict[str, Any]) -> bytes:
             data = next((row.data or b"" for row in parquet_rows(reader, only=reference["row"])), b"")
     except FileNotFoundError:
         raise ItemError(Reason.MISSING_SOURCE, reference["object"]) from None
+    except ObjectRefusedError as error:
+        raise ItemError(error.reason, f"{error}, then run `fdi retry`") from error
     if len(data) != reference["length"]:
         raise ItemError(Reason.SOURCE_CHANGED, f"{reference['length']} bytes were expected, {len(data)} are there")
     return data

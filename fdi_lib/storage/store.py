@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from fdi_lib.errors import ItemError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path, scheme
 from fdi_lib.records import Reason
 
@@ -76,7 +76,7 @@ class Store(ABC):
         Raises:
             FileNotFoundError: no such object.
             ItemError: ``UNSAFE_NAME``, as for every method that takes a path.
-            StorageRefusedError: no permission.
+            StorageRefusedError: no permission; ``ObjectRefusedError`` if it is this object's alone that is missing.
             StorageOutageError: the store does not answer.
         """
 
@@ -132,8 +132,11 @@ class Store(ABC):
         return  # a PUT leaves nothing
 
     def exists(self, path: str) -> bool:
-        """True if there is such an object."""
-        return self.size(path) is not None
+        """True if there is such an object, whether or not it may be read."""
+        try:
+            return self.size(path) is not None
+        except ObjectRefusedError:
+            return True
 
 
 def check_name(path: str) -> str:

@@ -8,23 +8,49 @@ from pathlib import Path
 
 import pytest
 
-from fdi_lib.errors import ItemError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageRefusedError
 from fdi_lib.manifest import SourceSettings
-from fdi_lib.storage.sources import list_objects, read_images
+from fdi_lib.records import Reason
+from fdi_lib.storage import local
+from fdi_lib.storage.sources import list_objects, read_image, read_images
 from fdi_lib.storage.store import ObjectEntry, Store
 
 
-def test_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceSettings:
+    """A folder in which ``a.png`` may not be read, whoever asks (root may read everything)."""
     (tmp_path / "a.png").write_bytes(b"secret")
-    source = SourceSettings(uri=str(tmp_path))
-    store = Store.open(source.uri, source.storage)
+    (tmp_path / "b.png").write_bytes(b"2")
+    opened = local._regular_file
 
     def refused(path: str, flags: int) -> int:
-        raise PermissionError(13, "Permission denied", path)
+        if path.endswith("a.png"):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, flags)
 
-    monkeypatch.setattr("fdi_lib.storage.local._regular_file", refused)
-    ((row, problem),) = read_images(store, source, ObjectEntry("a.png", 6, ""))
-    assert row["image_id"] == "a.png" and isinstance(problem, ItemError) and "Permission denied" in problem.detail
+    monkeypatch.setattr(local, "_regular_file", refused)
+    return SourceSettings(uri=str(tmp_path))
+
+
+def test_a_file_that_may_not_be_read_is_a_row(locked: SourceSettings) -> None:
+    store = Store.open(locked.uri, locked.storage)
+    (entries,) = list_objects(locked, 10)
+    (row, problem), (_, data) = (read for entry in entries for read in read_images(store, locked, entry))
+    assert row["image_id"] == "a.png" and data == b"2"
+    assert isinstance(problem, ItemError) and problem.reason == Reason.ACCESS_DENIED
+    assert "a.png: Permission denied; make it readable" in problem.detail and "fdi retry" in problem.detail
+    with pytest.raises(ItemError, match="access_denied"):  # rights that went after it was looked at
+        read_image(store, row)
+
+
+def test_a_folder_that_may_not_be_read_any_more_stops_the_job(
+    locked: SourceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(locked.uri, locked.storage)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StorageRefusedError) as caught:
+        list(read_images(store, locked, ObjectEntry("a.png", 6, "")))
+    assert not isinstance(caught.value, ObjectRefusedError)
 
 
 def test_pipes_sockets_and_devices_are_counted_and_never_opened(
