@@ -22,6 +22,7 @@ from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
 from fdi_lib.storage.names import check_image_name, harmless, plain, unique
+from fdi_lib.storage.parquet import sandboxed_rows
 from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
 from fdi_lib.storage.store import UNKNOWN_SIZE, UNREAD, ObjectEntry, Store, extension, is_absolute, printable
 
@@ -125,7 +126,7 @@ def list_objects(source: SourceSettings, objects_per_block: int, output: str = "
 
 
 def read_images(
-    store: Store, source: SourceSettings, entry: ObjectEntry, with_bytes: bool = True
+    store: Store, source: SourceSettings, entry: ObjectEntry, with_bytes: bool = True, timeout_s: float = 600.0
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """Stream an object's images in order, each with its ``REFERENCE`` row, in one sequential read.
 
@@ -139,6 +140,7 @@ def read_images(
         source: where the entry comes from.
         entry: as listed by :func:`list_objects`.
         with_bytes: False for the rows alone: a file is not read, of a shard only headers or names; bytes are empty.
+        timeout_s: longest time for some rows of a Parquet shard.
     """
     path = path_below(source, entry.path)
     uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
@@ -164,7 +166,7 @@ def read_images(
         size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size
         row |= {"shard": path, "length": size}
         ahead = _LITTLE_AHEAD_BYTES if kind == "parquet" or not with_bytes else READ_AHEAD_BYTES
-        yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes)
+        yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes, timeout_s)
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
     except ObjectRefusedError as error:
@@ -235,13 +237,13 @@ def companions(store: Store, path: str, size: int) -> Iterator[Companion]:
 
 
 def _shard(
-    row: dict[str, Any], reader: RangeReader, with_bytes: bool
+    row: dict[str, Any], reader: RangeReader, with_bytes: bool, timeout_s: float
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """The images of one shard; ``row`` names the shard."""
     taken: set[str] = set()
     rows: Iterator[Row | Member]
     if row["kind"] == "parquet":
-        rows = parquet_rows(reader, with_bytes=with_bytes)
+        rows = sandboxed_rows(reader, timeout_s, with_bytes)
     else:
         rows = filter(lambda member: is_image(member.name), tar_members(reader))
     for item in rows:
