@@ -44,7 +44,7 @@ def test_a_silent_server_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def _server(answer: Callable[[BaseHTTPRequestHandler, int], None], heads: bool = False) -> Iterator[str]:
-    """A server whose ``answer`` gets each GET or PUT (and HEAD, if it wants those) and its number, from 1."""
+    """A server whose ``answer`` gets each GET, PUT or DELETE (and HEAD, if it wants those) and its number, from 1."""
     count = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,10 +53,10 @@ def _server(answer: Callable[[BaseHTTPRequestHandler, int], None], heads: bool =
         def do_GET(self) -> None:
             nonlocal count
             count += 1
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer(self, count)
 
-        do_PUT = do_GET
+        do_PUT = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
