@@ -6,6 +6,7 @@
     ├── WeightsError         a checkpoint is missing, altered, or of another architecture     exit 2
     │   └── AdapterLoadError one adapter does not load on one worker: tried elsewhere, then its images fail
     ├── StorageRefusedError  the store said no for good: 403, no such bucket                  exit 2
+    │   └── ObjectRefusedError  ... to one object, and answers otherwise: of a source, that image fails
     ├── CapacityError        a pool that the cluster can never satisfy                        exit 2
     ├── StorageOutageError   the store does not answer: running again resumes                 exit 1
     ├── LeaseError           another job works on this output, or took it over                exit 1
@@ -70,6 +71,18 @@ class StorageRefusedError(FDIError):
     """The store refused for good (403, no such bucket): nothing heals by waiting."""
 
     exit_code = 2
+
+
+class ObjectRefusedError(StorageRefusedError):
+    """The store refused one object, and answers otherwise. ``reason`` is a code of :mod:`fdi_lib.records`."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        self.reason, self.problem = reason, problem
+        super().__init__(reason, problem)  # both, so that it can be pickled
+
+    def __str__(self) -> str:
+        """One line."""
+        return self.problem
 
 
 class CapacityError(FDIError):

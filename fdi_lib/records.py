@@ -32,6 +32,7 @@ class Reason(StrEnum):
 
     NONE = ""
     UNSUPPORTED_PIXELS = "unsupported_pixels"  # kept: 1-bit, palette, CMYK, Lab, float, multi-page (so far)
+    UNSUPPORTED_METADATA = "unsupported_metadata"  # kept: the label or its other metadata don't fit into the new file
     UNKNOWN = "unknown"  # kept or review: unlike anything in the bank
     GATE = "gate"  # kept or review: a do-no-harm gate refused the candidate
     POLICY = "policy"  # kept: the adapters it needs are disabled in the manifest
@@ -43,6 +44,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"  # failed: not decoded within limits.timeout_s
     DECODER_DIED = "decoder_died"  # failed: it crashed its decoder, or asked for more memory than its size explains
     MISSING_SOURCE = "missing_source"  # failed: listed, but not there when it was read
+    ACCESS_DENIED = "access_denied"  # failed: the store may be listed, but this object may not be read
+    ARCHIVED = "archived"  # failed: it lies in an archive tier (S3 Glacier), from which it must be restored first
     SOURCE_CHANGED = "source_changed"  # failed: other bytes than the inventory lists, or others each time it was read
     UNSAFE_NAME = "unsafe_name"  # failed: a name that would leave the output
     WORKER_DIED = "worker_died"  # failed: its worker went away every time it was tried, alone

@@ -83,6 +83,7 @@ def _work(
         backlog = Backlog(suspects=suspects(job.store, attempt))
         dispatcher = Dispatcher(workforce(manifest, job.info, parts, actors, attempt), backlog, attempt)
         with held(job.store, on_loss=partial(dispatcher.stop, 0.0)):
+            job.store.remove_unfinished()
             ledger.compact(job.store)
             already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
             with finishing_on_sigterm(dispatcher.stop, limits.grace_s):
@@ -100,6 +101,7 @@ def _work(
                 finish_shards(manifest, job.store, everything=again is None)
                 job = job if again is not None else _closed(job)
             report.run(manifest.output.uri, manifest.output.storage)
+            job.store.remove_unfinished()  # what was too young at the start
     return _summary(job, tally, already_done, stopped_early)
 
 

@@ -24,7 +24,7 @@ from fdi_lib.storage.outputs import DELIVERED, safe_name
 from fdi_lib.storage.provenance import sidecar
 from fdi_lib.storage.run import RUN_FILE, Run, load_run_at
 from fdi_lib.storage.sources import list_objects, read_images
-from fdi_lib.storage.store import Store, extension
+from fdi_lib.storage.store import UNFINISHED, Store, extension
 from jobs.failed import printable
 
 _COLUMNS = ["image_id", "shard", "source_uri", "source_sha256", "status", "attempt"]
@@ -39,6 +39,7 @@ _OWN = {
     "ledger": ".parquet",
     RUN_FILE: "",
     "plan.parquet": "",
+    UNFINISHED.rstrip("/"): "",
 }
 # What a sidecar and a row both hold. ``run`` is run.json's; ``output.name`` is where it was before it was in a shard.
 _SIDECAR_FACTS = ("image_id", "source", "outcome", "classification", "restoration", "gates", "output")
@@ -74,8 +75,9 @@ def run(output: str, storage: StorageSettings, source_bytes: bool = True) -> dic
     sidecars = Sidecars(whole, found.info)
     images, differences = _check_source(found, rows, source_bytes)
     differences += _check_rows(found.store, rows)
-    differences += _check_outputs(found, rows, _companions(found), sidecars)
-    differences += _check_strangers(found.store, rows, found.info["manifest"]["output"]["layout"])
+    delivered: set[str] = set()
+    differences += _check_outputs(found, rows, _companions(found), sidecars, delivered)
+    differences += _check_strangers(found.store, rows, found.info["manifest"]["output"]["layout"], delivered)
     return {
         "output": found.store.uri(),
         "finished": found.info["finished"],
@@ -178,24 +180,25 @@ def _companions(found: Run) -> dict[str, str]:
 
 
 def _check_outputs(
-    found: Run, rows: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars
+    found: Run, rows: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars, known: set[str]
 ) -> Iterator[Difference]:
-    """Every recorded output is there with its size and hash, with a sidecar that says the same, and nothing else is."""
+    """Every recorded output is there with size and hash, and a sidecar that says the same; ``known`` gets its paths."""
     store = found.store
     in_shards = f"{store.uri('shards')}/"
     expected = {row["output_uri"]: row for row in rows.values() if row["output_uri"]}
     if found.info["manifest"]["output"]["layout"] == "files":
-        yield from _check_files(store, expected, carried, sidecars)
+        yield from _check_files(store, expected, carried, sidecars, known)
         return
     members = {uri: row for uri, row in expected.items() if uri.startswith(in_shards)}
-    yield from _check_files(store, {uri: row for uri, row in expected.items() if uri not in members}, {}, sidecars)
+    others = {uri: row for uri, row in expected.items() if uri not in members}
+    yield from _check_files(store, others, {}, sidecars, known)
     yield from _check_shards(store, members, carried, sidecars)
 
 
 def _check_files(
-    store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars
+    store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars, known: set[str]
 ) -> Iterator[Difference]:
-    known = set(carried)
+    known.update(carried)
     for path, digest in carried.items():
         if not store.exists(path):
             yield Difference("not carried over", path)
@@ -219,9 +222,6 @@ def _check_files(
             yield from sidecars.compare(row, store.read(f"{path}.json"))
         except FileNotFoundError:
             yield Difference("sidecar is missing", row["image_id"], f"{path}.json")
-    for entry in store.walk("images/"):
-        if entry.path not in known:
-            yield Difference("nothing in the ledger names this file", entry.path)
 
 
 def _check_shards(
@@ -254,8 +254,10 @@ def _check_shards(
             yield Difference("sidecar is missing", sidecar_of["image_id"], uri)
 
 
-def _check_strangers(store: Store, rows: dict[str, dict[str, Any]], layout: str) -> Iterator[Difference]:
-    """Nothing lies in the output that no run would put there; delivered images were looked at already."""
+def _check_strangers(
+    store: Store, rows: dict[str, dict[str, Any]], layout: str, delivered: set[str]
+) -> Iterator[Difference]:
+    """Nothing lies in the output that no run would put there; what is in shards was looked at already."""
     unused = "shards" if layout == "files" else ""
     known = {f"{row['status']}/{safe_name(row)}.json" for row in rows.values() if row["status"] not in DELIVERED}
     known |= {row["output_uri"].removeprefix(store.uri("")).lstrip("/") for row in rows.values()}
@@ -264,7 +266,9 @@ def _check_strangers(store: Store, rows: dict[str, dict[str, Any]], layout: str)
         ours = _OWN.get(folder, "?") if folder != unused else "?"
         if folder in ("review", "failed"):
             ours = entry.path if entry.path in known else "?"
-        if not entry.path.endswith(ours):
+        if folder == "images" and entry.path not in delivered:
+            yield Difference("nothing in the ledger names this file", entry.path)
+        elif not entry.path.endswith(ours):
             yield Difference("no run puts this here", entry.path)
 
 

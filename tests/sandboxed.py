@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fdi_lib.errors import ItemError
-from fdi_lib.storage.sandbox import Reply, allow_memory
+from fdi_lib.storage.sandbox_child import Reply, allow_memory
 
 MIB = 2**20
 
@@ -64,3 +65,19 @@ def chatter(data: bytes) -> Reply:
 
 def environment(data: bytes) -> Reply:
     return {"names": sorted(os.environ)}, []
+
+
+def numbers(read: Callable[[int, int], bytes], upto: int, then: str = "") -> Iterator[Reply]:
+    """Of a file of bytes 0, 1, 2 and so on, one at a time; then what ``then`` says."""
+    for number in range(upto):
+        yield {"number": number}, [np.frombuffer(read(number, 1), np.uint8)]
+    if then == "fail":
+        raise ItemError("truncated", "as the reader said")
+    if then == "stumble":
+        raise IndexError(7)
+    if then == "hang":
+        hang(b"")
+    if then == "crash":
+        crash_always(b"")
+    if then:  # a marker's path: only the first time
+        crash(then.encode())

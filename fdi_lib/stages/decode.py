@@ -72,7 +72,8 @@ class Decode:
             for path, size, token in zip(*(entries[name].to_pylist() for name in ObjectEntry._fields), strict=True):
                 started = time.perf_counter()
                 entry = ObjectEntry(path.decode("utf-8", "surrogateescape"), size, token)
-                for reference, data in read_images(self._store, self.manifest.source, entry):
+                limit_s = self.manifest.limits.timeout_s
+                for reference, data in read_images(self._store, self.manifest.source, entry, timeout_s=limit_s):
                     if self._wanted(reference["image_id"]):
                         row, looks = self._look(reference, data)
                         row["decode_s"] = time.perf_counter() - started

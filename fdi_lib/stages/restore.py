@@ -34,6 +34,8 @@ from fdi_lib.storage.provenance import Label, timestamp
 from fdi_lib.storage.sources import IMAGE_EXTENSIONS, read_image
 from fdi_lib.storage.store import Store
 
+# Nothing is wrong with such an image: the file that was to be written can't hold it.
+_NO_ROOM = (Reason.UNSUPPORTED_PIXELS, Reason.UNSUPPORTED_METADATA)
 _READERS = 4  # threads that read ahead inside one unit
 
 Row = dict[str, Any]
@@ -180,7 +182,7 @@ class Restore:
     def _set_aside(self, row: Row, source: bytes | ItemError | None, error: ItemError) -> Row:
         """Write an image for which something went wrong: kept, for review, or failed."""
         row = row | {"reason": error.reason, "detail": error.detail}
-        if error.reason == Reason.UNSUPPORTED_PIXELS and isinstance(source, bytes):  # the new format can't hold them
+        if error.reason in _NO_ROOM and isinstance(source, bytes):
             return self._write(row | {"status": Status.KEPT}, source, None)
         row |= {"status": Status.FAILED, "output_uri": "", "output_sha256": "", "output_bytes": None}
         self.outputs.failed(row)

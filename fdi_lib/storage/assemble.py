@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from fdi_lib.errors import ItemError, RunConflictError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, RunConflictError, StorageRefusedError
 from fdi_lib.manifest import SourceSettings
 from fdi_lib.records import LEDGER
 from fdi_lib.storage.images import EXTENSIONS
@@ -69,7 +69,7 @@ def contents(store: Store, source: SourceSettings, entry: ObjectEntry) -> Conten
     if extension(shard) == "tar":
         here, path = store.at(entry.path) if is_absolute(entry.path) else (store, entry.path)
         taken = {name for image_id, _ in images for name in _possible_names(image_id.removeprefix(f"{shard}/"))}
-        with suppress(ItemError):  # a cut shard: its own row says so
+        with suppress(ItemError, ObjectRefusedError):  # a cut or refused shard: its own row says so
             for found in companions(here, path, here.size(path) or 0):
                 read = partial(here.read, path, found.offset, found.length)
                 carried.append(Carried(unique(harmless(found.name), taken), found.offset, read))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from fdi_lib.storage.store import Store
 
 FOLDER = "_control/attempts/"
+_READERS = 8  # at once: each is a small object
 
 
 def note_loss(store: Store, image_ids: Sequence[str], attempt: int, losses: int) -> None:
@@ -31,10 +33,10 @@ def note_loss(store: Store, image_ids: Sequence[str], attempt: int, losses: int)
 def suspects(store: Store, attempt: int) -> dict[str, int]:
     """How many workers died with each image at this attempt; of an image that was never alone, 1."""
     found: dict[str, int] = {}
-    for entry in store.walk(FOLDER):
-        told = json.loads(store.read(entry.path))
-        if told["attempt"] == attempt:
-            losses = told["losses"] if len(told["images"]) == 1 else 1
-            for image_id in told["images"]:
-                found[image_id] = max(found.get(image_id, 0), losses)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for told in map(json.loads, pool.map(store.read, [entry.path for entry in store.walk(FOLDER)])):
+            if told["attempt"] == attempt:
+                losses = told["losses"] if len(told["images"]) == 1 else 1
+                for image_id in told["images"]:
+                    found[image_id] = max(found.get(image_id, 0), losses)
     return found

@@ -16,6 +16,7 @@ from fdi_lib.manifest import Limits
 from fdi_lib.storage import images, sandbox
 from fdi_lib.storage.headers import ImageFacts, inspect
 from fdi_lib.storage.images import DecodedImage
+from fdi_lib.storage.sandbox_child import Reply, allow_memory
 
 # What a decode may take beyond what the process holds: the file some times over (metadata are cut off and read again),
 # the samples in 16 bits several times over (libvips' copy, ours, and the views' 32-bit sums), and libvips' own buffers.
@@ -70,12 +71,12 @@ class Decoder:
         _, (small,) = self._call(_thumbnail, data, max_px=max_px)
         return small.tobytes()
 
-    def _call(self, function: Any, data: bytes, **settings: Any) -> sandbox.Reply:
+    def _call(self, function: Any, data: bytes, **settings: Any) -> Reply:
         limits = {"max_pixels_mp": self._limits.max_pixels_mp}
         return sandbox.shared().call(function, data, self._limits.timeout_s, **limits, **settings)
 
 
-def _look(data: bytes, max_pixels_mp: float, spec: dict[str, Any]) -> sandbox.Reply:
+def _look(data: bytes, max_pixels_mp: float, spec: dict[str, Any]) -> Reply:
     facts: dict[str, Any] = {"width": None, "height": None, "pages": [], "error": None}
     try:
         found = _inspected(data, max_pixels_mp)
@@ -85,22 +86,22 @@ def _look(data: bytes, max_pixels_mp: float, spec: dict[str, Any]) -> sandbox.Re
         return facts | {"error": [error.reason, error.detail]}, []
 
 
-def _image(data: bytes, max_pixels_mp: float) -> sandbox.Reply:
+def _image(data: bytes, max_pixels_mp: float) -> Reply:
     image = images.decode_inspected(data, _inspected(data, max_pixels_mp))
     names = ("format", "width", "height", "bits")
     arrays = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
     return {name: getattr(image, name) for name in names}, arrays
 
 
-def _thumbnail(data: bytes, max_pixels_mp: float, max_px: int) -> sandbox.Reply:
+def _thumbnail(data: bytes, max_pixels_mp: float, max_px: int) -> Reply:
     _inspected(data, max_pixels_mp)
     return {}, [np.frombuffer(images.thumbnail(data, max_px, max_pixels_mp), np.uint8)]
 
 
 def _inspected(data: bytes, max_pixels_mp: float) -> ImageFacts:
     """Read the header with little memory, then allow what an image of its size may take."""
-    sandbox.allow_memory(FILE_TIMES * len(data) + BUFFERS_BYTES)
+    allow_memory(FILE_TIMES * len(data) + BUFFERS_BYTES)
     facts = inspect(data, max_pixels_mp)
     samples = max(width * height for width, height in facts.pages) * facts.bands
-    sandbox.allow_memory(FILE_TIMES * len(data) + SAMPLES_TIMES * samples * max(1, facts.bits // 8) + BUFFERS_BYTES)
+    allow_memory(FILE_TIMES * len(data) + SAMPLES_TIMES * samples * max(1, facts.bits // 8) + BUFFERS_BYTES)
     return facts

@@ -114,8 +114,8 @@ def encode(original: DecodedImage, pixels: np.ndarray, settings: ImageSettings, 
         name stay.
 
     Raises:
-        ItemError: UNSUPPORTED_PIXELS, when a changed format cannot hold the image (alpha in JPEG); UNREADABLE, when
-            its metadata cannot be written.
+        ItemError: UNSUPPORTED_PIXELS, when a changed format cannot hold the image (alpha in JPEG);
+            UNSUPPORTED_METADATA, when its metadata don't fit into it; UNREADABLE, when it cannot be written.
         ValueError: ``pixels`` don't match, or the format cannot be written.
     """
     if pixels.shape != original.pixels.shape or pixels.dtype != original.pixels.dtype:

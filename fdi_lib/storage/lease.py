@@ -100,34 +100,47 @@ class _Keeper(threading.Thread):
     ) -> None:
         super().__init__(daemon=True, name="lease")
         self.lost = ""
+        self._lost_once = threading.Lock()
         self._store, self._holder, self._number = store, holder, number
         self._on_loss, self._duration_s = on_loss, duration_s
         self._end = threading.Event()
 
     def run(self) -> None:
         """Renew in time; after an outage as long as the lease lasts, it counts as lost."""
-        renewed, pause = time.monotonic(), self._duration_s / _RENEWALS
-        while not self._end.wait(pause):
+        overdue, pause = self._overdue(), self._duration_s / _RENEWALS
+        while not self._end.wait(pause) and not self.lost:
             try:
                 self._number = _create(self._store, self._number + 1, self._holder, self._duration_s)
-                renewed, pause = time.monotonic(), self._duration_s / _RENEWALS
+                overdue.cancel()
+                overdue, pause = self._overdue(), self._duration_s / _RENEWALS
                 self._remove_old()
             except StorageOutageError as error:
                 log.warning("the lease could not be renewed: %s", error)
                 pause = min(1.0, self._duration_s / 10)
-                if time.monotonic() - renewed > self._duration_s:
-                    self.lost = "it could not be renewed in time"
             except Exception as error:  # overtaken, or expired credentials: whatever it is, the lease is not kept
-                self.lost = str(error) or type(error).__name__
+                self._lose(str(error) or type(error).__name__)
+        overdue.cancel()
+
+    def _overdue(self) -> threading.Timer:
+        """A clock of its own: under throttling one renewal alone may be tried for longer than the lease lasts."""
+        timer = threading.Timer(self._duration_s, self._lose, ["it could not be renewed in time"])
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _lose(self, why: str) -> None:
+        with self._lost_once:
             if self.lost:
-                log.error("the lease was lost: %s", self.lost)
-                self._on_loss()
                 return
+            self.lost = why
+        log.error("the lease was lost: %s", why)
+        self._on_loss()
 
     def release(self) -> None:
         """Stop renewing and give the lease back."""
         self._end.set()
-        self.join()
+        while self.is_alive() and not self.lost:
+            self.join(0.5)
         if self.lost:
             return
         try:
@@ -195,7 +208,7 @@ def _holder() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
-        "started": _started(os.getpid()),
+        "started": _started(os.getpid()) or "",
         "machine": _machine(),
         "nonce": uuid.uuid4().hex,
     }
@@ -210,7 +223,8 @@ def _is_running(holder: dict[str, str]) -> bool:
 
 def _is_gone(holder: dict[str, str]) -> bool:
     """Whether the holder was a process that could be seen from here, and is not there."""
-    return _seen_from_here(holder) and not _is_running(holder)
+    hidden = _seen_from_here(holder) and _started(int(holder["pid"])) is None
+    return _seen_from_here(holder) and not hidden and not _is_running(holder)
 
 
 def _seen_from_here(holder: dict[str, str]) -> bool:
@@ -226,10 +240,23 @@ def _machine() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; empty if there is none, or only its exit code is left."""
+def _started(pid: int) -> str | None:
+    """When a process started, in ticks since boot; empty if there is none, or only its exit code is left.
+
+    None if it is there, but /proc doesn't show it: another user's, where it is mounted with ``hidepid``.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
+        return None if _exists(pid) else ""
     return "" if state[0] in "ZX" else state[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # there, and somebody else's
+    return True

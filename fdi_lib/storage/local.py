@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import BinaryIO
 
-from fdi_lib.errors import ItemError, StorageOutageError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
-from fdi_lib.storage.store import LEFT_OUT, ObjectEntry, Store, check_name, printable
+from fdi_lib.storage.store import LEFT_OUT, NO_FILE, UNFINISHED, UNFINISHED_S, ObjectEntry, Store, check_name, printable
 
-_UNFINISHED = ".fdi-unfinished-"
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP,
+            errno.EXDEV)  # fmt: skip
 
 
 class LocalStore(Store):
@@ -40,14 +41,14 @@ class LocalStore(Store):
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """See :meth:`Store.read`."""
-        with _reading(self.uri(path)), open(self._place(path), "rb", opener=_regular_file) as file:
+        with self._reading(self.uri(path)), open(self._place(path), "rb", opener=_regular_file) as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
     def create(self, path: str, data: bytes) -> bool:
         """See :meth:`Store.create`. A link to a finished file, because a rename would overwrite."""
         place = self._place(path)
-        with self._finished(place, data) as finished, _translated(str(place)):
+        with self._finished(place, data) as finished:
             try:
                 os.link(finished, place)
             except FileExistsError:
@@ -60,7 +61,7 @@ class LocalStore(Store):
     def replace(self, path: str, data: bytes) -> None:
         """See :meth:`Store.replace`."""
         place = self._place(path)
-        with self._finished(place, data) as finished, _translated(str(place)):
+        with self._finished(place, data) as finished:
             os.replace(finished, place)
             _sync_folder(place.parent)
 
@@ -68,7 +69,7 @@ class LocalStore(Store):
         """See :meth:`Store.size`."""
         place = self._place(path)
         try:
-            with _reading(str(place)):
+            with self._reading(str(place)):
                 status = place.stat()
         except FileNotFoundError:
             return None
@@ -100,6 +101,8 @@ class LocalStore(Store):
         """See :meth:`Store.check`."""
         if not for_writing and not os.path.exists(self.root):
             raise StorageRefusedError(f"{self.root}: no such file or folder; check the path")
+        if not for_writing and not (os.path.isdir(self.root) or os.path.isfile(self.root)):
+            raise StorageRefusedError(f"{self.root}: neither a file nor a folder; check the path")
         with _translated(self.root):
             nearest = Path(self.root)
             while not nearest.exists():
@@ -117,20 +120,27 @@ class LocalStore(Store):
         folder = Path(self.root)
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe, link = (folder / f"{_UNFINISHED}{uuid.uuid4().hex}" for _ in range(2))
-            try:
-                probe.touch(exist_ok=False)
-                os.link(probe, link)
-            finally:
-                link.unlink(missing_ok=True)
-                probe.unlink(missing_ok=True)
+            with self._finished(folder / "probe", b"") as probe:
+                link = probe.with_suffix(".link")
+                try:
+                    os.link(probe, link)
+                finally:
+                    link.unlink(missing_ok=True)
         except FileNotFoundError as error:  # what /proc says
             raise StorageRefusedError(f"{self.root}: no folder can be made there; name another place") from error
         finally:
             for place in missing:
                 with suppress(OSError):  # another job has just begun to write there
                     place.rmdir()
+
+    def remove_unfinished(self) -> None:
+        """See :meth:`Store.remove_unfinished`. Ages are told by the file system's own clock."""
+        if Path(self.root, UNFINISHED).is_dir():
+            with self._finished(Path(self.root, "now"), b"") as now:
+                for path in now.parent.iterdir():
+                    with suppress(FileNotFoundError):  # finished meanwhile
+                        if now.stat().st_mtime - path.stat().st_mtime > UNFINISHED_S:
+                            path.unlink()
 
     def at(self, uri: str) -> tuple[Store, str]:
         """See :meth:`Store.at`."""
@@ -141,27 +151,62 @@ class LocalStore(Store):
             return self, place[len(self.root.rstrip("/")) + 1 :]
         return LocalStore(posixpath.dirname(place)), posixpath.basename(place)
 
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """As :func:`_translated`. One file without permission, or a link that leads to itself, is no reason to stop."""
+        with _translated(what):
+            try:
+                yield
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise FileNotFoundError(what) from error
+                # Where nothing can be read any more it is not the file: a share's ticket expired, say.
+                if isinstance(error, PermissionError) and os.access(self.root, os.R_OK | os.X_OK):
+                    problem = f"{what}: {error.strerror}; make it readable for the user who runs this"
+                    raise ObjectRefusedError(Reason.ACCESS_DENIED, problem) from error
+                raise
+
     def _place(self, path: str) -> Path:
         return Path(self.root, check_name(path))
 
     @contextmanager
     def _finished(self, place: Path, data: bytes) -> Iterator[Path]:
-        """A durable file with ``data`` beside ``place``; removed at the end if it is still there."""
+        """A durable file with ``data``, to be linked or moved to ``place``; removed at the end if it is still there.
+
+        It lies in one folder of the root, whose last file takes it along: so does what a killed writer leaves.
+        """
         with _translated(str(place)):
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 what = f"a file lies where {place.parent} should be a folder"
                 raise ItemError(Reason.OUTPUT_CONFLICT, what) from None
-        finished = place.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+            finished = Path(self.root, UNFINISHED, uuid.uuid4().hex)
+            try:
+                with _new_file(finished) as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield finished
+            except FileNotFoundError as error:
+                raise StorageOutageError(f"{place}: {finished} went away before it was there; run again") from error
+            finally:
+                finished.unlink(missing_ok=True)
+                with suppress(OSError):  # others write there, too
+                    finished.parent.rmdir()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """Make a file, and its folder if that isn't there, or has just gone with another one's last file."""
+    for tries_left in reversed(range(100)):
+        with suppress(FileExistsError):
+            path.parent.mkdir()
         try:
-            with _translated(str(place)), open(finished, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield finished
-        finally:
-            finished.unlink(missing_ok=True)
+            return open(path, "xb")
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+    raise AssertionError
 
 
 def _regular_file(path: str, flags: int) -> int:
@@ -210,7 +255,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], barred:
         elif S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) not in above:
                 yield from _walk(folder / raw, path, (*above, (status.st_dev, status.st_ino)), barred)
-        elif S_ISREG(status.st_mode) and not name.startswith(_UNFINISHED):
+        elif not S_ISREG(status.st_mode):
+            yield ObjectEntry(path, 0, NO_FILE)
+        else:
             yield ObjectEntry(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
 
 
@@ -226,18 +273,6 @@ def _status(item: os.DirEntry[str]) -> os.stat_result | None:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return None
         raise
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """As :func:`_translated`; a link that leads to itself leads nowhere, and is no reason to stop."""
-    with _translated(what):
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise FileNotFoundError(what) from error
-            raise
 
 
 @contextmanager

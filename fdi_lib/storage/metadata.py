@@ -106,7 +106,7 @@ def transplant(source: bytes, source_format: str, encoded: bytes, format: str, x
         xmp: the packet that the result carries in place of the source's.
 
     Raises:
-        ItemError: UNREADABLE, when XMP or EXIF don't fit into a JPEG segment, or a directory into a TIFF file.
+        ItemError: UNSUPPORTED_METADATA, when XMP, EXIF or ICC don't fit into a JPEG file, or a directory into a TIFF.
     """
     same, portable = source_format == format, None if source_format == format else read_portable(source, source_format)
     if format == "jpeg":
@@ -213,17 +213,21 @@ def _jpeg_built(portable: Portable) -> list[tuple[int, bytes]]:
         segments.append((_APP1, _EXIF_HEAD + portable.exif))
     size = _SEGMENT_MAX - len(_ICC_HEAD) - 2
     if len(portable.icc) > 255 * size:
-        raise ItemError(Reason.UNREADABLE, f"an ICC profile of {len(portable.icc)} bytes does not fit into a JPEG file")
+        raise _too_large("ICC profile", len(portable.icc))
     parts = [portable.icc[at : at + size] for at in range(0, len(portable.icc), size)]
     return segments + [(_APP2, _ICC_HEAD + bytes([n + 1, len(parts)]) + part) for n, part in enumerate(parts)]
+
+
+def _too_large(what: str, size: int) -> ItemError:
+    said = f"the {what} of {size} bytes does not fit into a JPEG file"
+    return ItemError(Reason.UNSUPPORTED_METADATA, f"{said}; a run with output.image.format: tiff or png has room")
 
 
 def _join_jpeg(carried: list[tuple[int, bytes]], encoded: bytes, xmp: bytes) -> bytes:
     parts = [b"\xff\xd8"]
     for marker, payload in [*carried, (_APP1, _XMP_HEAD + xmp)]:
         if len(payload) > _SEGMENT_MAX:
-            what = "XMP packet" if payload.startswith(_XMP_HEAD) else "EXIF block"
-            raise ItemError(Reason.UNREADABLE, f"the {what} of {len(payload)} bytes does not fit into a JPEG file")
+            raise _too_large("XMP packet" if payload.startswith(_XMP_HEAD) else "EXIF block", len(payload))
         parts.append(struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload)
     own = [s for s in jpeg_segments(encoded) if s.name == _APP14 or not _is_metadata(int(s.name))]
     parts += [encoded[s.start : s.end] for s in own]
@@ -292,4 +296,4 @@ def _with_directory(data: bytes, tags: tiff.Directory) -> bytes:
     try:
         return tiff.replace_directory(data, tags)
     except tiff.TiffError as error:
-        raise ItemError(Reason.UNREADABLE, f"TIFF: {error}") from error
+        raise ItemError(Reason.UNSUPPORTED_METADATA, f"TIFF: {error}; output.image.format: png has room") from error

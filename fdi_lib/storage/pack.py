@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from fdi_lib.errors import ItemError, RunConflictError
 from fdi_lib.storage.names import check_image_name
 from fdi_lib.storage.sources import is_image, sample_key
-from fdi_lib.storage.store import ObjectEntry, Store, extension
+from fdi_lib.storage.store import UNREAD, ObjectEntry, Store, extension
 
 Format = Literal["webdataset", "parquet"]
 _HUGGING_FACE = {"info": {"features": {"key": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}}}
@@ -56,7 +56,8 @@ def pack(source: Store, dest: Store, form: Format, shard_bytes: int) -> dict[str
     """Pack the images below ``source`` into shards below ``dest``; running again finishes what is missing.
 
     In tar shards, files that share an image's key (its path up to the first dot of the name) go with it. All other
-    files are counted by extension in ``ignored``, names that no shard can hold under ``(unsafe name)``.
+    files are counted by extension in ``ignored``, names that no shard can hold under ``(unsafe name)``, pipes and
+    devices under ``(no regular file)``.
 
     Args:
         source: folder or prefix of single files; must not hold ``dest``.
@@ -67,6 +68,7 @@ def pack(source: Store, dest: Store, form: Format, shard_bytes: int) -> dict[str
     Raises:
         RunConflictError: a shard of this name but with other bytes is there already.
     """
+    dest.remove_unfinished()
     ignored: Counter[str] = Counter()
     suffix, write = ("tar", tar_bytes) if form == "webdataset" else ("parquet", parquet_bytes)
     images = companions = total = shards = 0
@@ -98,6 +100,9 @@ def _samples(source: Store, ignored: Counter[str]) -> Iterator[list[ObjectEntry]
     """Neighbours with one key; a stream, because a sorted listing holds them side by side."""
     sample: list[ObjectEntry] = []
     for entry in source.walk():
+        if entry.version in UNREAD:
+            ignored[entry.version] += 1
+            continue
         try:
             check_image_name(entry.path)
         except ItemError:

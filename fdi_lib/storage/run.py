@@ -21,7 +21,7 @@ from fdi_lib.manifest.kinds import RestoreManifest
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.manifest.settings import SourceSettings, StorageSettings
 from fdi_lib.records import ALGORITHM_VERSION, SCHEMA_VERSION
-from fdi_lib.storage.store import ObjectEntry, Store
+from fdi_lib.storage.store import UNFINISHED, ObjectEntry, Store
 
 RUN_FILE = "run.json"
 LISTING_FILE = "_control/listing.json"  # written when a run's listing is complete: {"listing", "ignored"}
@@ -138,7 +138,8 @@ def refuse_strangers(store: Store) -> None:
     """
     if store.exists(RUN_FILE):
         return
-    stranger = next((e.path for e in store.walk() if e.path not in _BEFORE_A_RUN), None)
+    ours = (*_BEFORE_A_RUN, UNFINISHED)
+    stranger = next((e.path for e in store.walk() if not e.path.startswith(ours)), None)
     if stranger is not None and not store.exists(RUN_FILE):  # asked again: another job may just have started
         raise RunConflictError(
             f"{store.uri()} is not empty and holds no {RUN_FILE} (found {stranger}); use an empty output.uri"

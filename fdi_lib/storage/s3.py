@@ -29,8 +29,8 @@ from botocore.exceptions import ConnectionError as ConnectError
 from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
-from fdi_lib.errors import StorageOutageError, StorageRefusedError
-from fdi_lib.manifest.locations import redact
+from fdi_lib.errors import ObjectRefusedError, StorageOutageError, StorageRefusedError
+from fdi_lib.storage.s3_errors import is_passing, refused_object, said, status, translate
 from fdi_lib.storage.store import ObjectEntry, Store, check_name
 
 if TYPE_CHECKING:
@@ -53,18 +53,6 @@ CHECK_S = 30.0  # a store that accepts a connection and says nothing is given up
 TRIES = 5
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 20_000  # for a body that arrives in drops: no time-out of botocore's ends that
 _BROKEN_BODY = (BodyError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError, TimeoutError)
-_PASSING = (408, 425, 429, "SlowDown")  # statuses and codes: time-out, too early, too many requests
-_REMEDIES = {
-    "NoSuchBucket": "check the bucket's name, the endpoint and the region",
-    "InvalidAccessKeyId": "check the access key in the environment or profile",
-    "SignatureDoesNotMatch": "check the secret key in the environment or profile",
-    "ExpiredToken": "renew the credentials",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "AccessDenied": "allow s3:GetObject, s3:ListBucket (and s3:PutObject for outputs) on it",
-    "NotImplemented": "this store lacks conditional PUT (If-None-Match), which creating once needs",
-    "PermanentRedirect": "set storage.region to the bucket's region",
-    "AuthorizationHeaderMalformed": "set storage.region to the bucket's region",
-}
 
 
 class S3Store(Store):
@@ -100,9 +88,9 @@ class S3Store(Store):
         try:
             return self._call("get_object", path, Key=self._key(path), **ranged)["Body"]
         except ClientError as error:
-            if _status(error) == 416:  # the range starts behind the end
+            if status(error) == 416:  # the range starts behind the end
                 return b""
-            raise _translate(error, self.uri(path)) from error
+            raise self._refused(error, self._key(path)) from error
 
     def create(self, path: str, data: bytes) -> bool:
         """See :meth:`Store.create`. One conditional PUT; S3 takes at most 5 GiB in one."""
@@ -111,10 +99,10 @@ class S3Store(Store):
                 self._call("put_object", path, Key=self._key(path), Body=data, IfNoneMatch="*")
                 return True
             except ClientError as error:
-                if _status(error) == 412:
+                if status(error) == 412:
                     return False
-                if _status(error) != 409:  # 409: another create of this key is under way, so who wins is open
-                    raise _translate(error, self.uri(path)) from error
+                if status(error) != 409:  # 409: another create of this key is under way, so who wins is open
+                    raise translate(error, self.uri(path)) from error
                 time.sleep(_pause_s(attempt))
         raise StorageOutageError(f"{self.uri(path)}: others keep creating it; run again")
 
@@ -153,7 +141,7 @@ class S3Store(Store):
         try:
             page = self._call("list_objects_v2", "", CHECK_S, Prefix=folder, MaxKeys=1)
         except ClientError as error:
-            raise _translate(error, self.uri()) from error
+            raise translate(error, self.uri()) from error
         if not for_writing and not page.get("KeyCount") and not self.is_object():
             raise StorageRefusedError(f"{self.uri()}: nothing lies there; check the prefix")
 
@@ -176,15 +164,28 @@ class S3Store(Store):
         try:
             return self._call("head_object", "", Key=key)["ContentLength"]
         except ClientError as error:
-            if _status(error) == 404:
+            refused = self._refused(error, key)
+            if isinstance(refused, FileNotFoundError):
                 return None
-            raise _translate(error, f"s3://{self.bucket}/{key}") from error
+            raise refused from error
+
+    def _refused(self, error: ClientError, key: str) -> Exception:
+        """Our error for a read that was refused. It is the object's alone where a listing still shows it."""
+        found, (reason, sure) = translate(error, f"s3://{self.bucket}/{key}"), refused_object(error)
+        if reason and not sure:
+            try:
+                listed = self._call("list_objects_v2", "", Prefix=key, MaxKeys=1).get("Contents", ())
+            except ClientError:
+                return found
+            if key not in [item["Key"] for item in listed]:
+                return FileNotFoundError(str(found))
+        return ObjectRefusedError(reason, str(found)) if reason else found
 
     def _translated_call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:
             return self._call(method, path, **arguments)
         except ClientError as error:
-            raise _translate(error, self.uri(path)) from error
+            raise translate(error, self.uri(path)) from error
 
     def _connection(self) -> s3fs.S3FileSystem:
         if self._session is None:
@@ -214,14 +215,14 @@ class S3Store(Store):
         ) as error:
             inner = getattr(error, "kwargs", {}).get("error")
             if isinstance(error, SSLError) or isinstance(inner, ValueError):  # no request can be made of that endpoint
-                said = f"{self.uri(path)}: {_said(error)}"
-                raise StorageRefusedError(f"{said}; check certificates and endpoint") from error
+                problem = f"{self.uri(path)}: {said(error)}"
+                raise StorageRefusedError(f"{problem}; check certificates and endpoint") from error
             where = f" at {self.endpoint_url}" if self.endpoint_url else ""
-            said = f"{self.uri(path)}: no answer{where} ({_said(error) or 'time-out'})"
-            raise StorageOutageError(f"{said}; run again later") from error
+            problem = f"{self.uri(path)}: no answer{where} ({said(error) or 'time-out'})"
+            raise StorageOutageError(f"{problem}; run again later") from error
         except BotoCoreError as error:  # no credentials, no such profile, not a bucket's name ...
             remedy = "check credentials (environment, profile or role), endpoint and bucket name"
-            raise StorageRefusedError(f"{self.uri(path)}: {_said(error)}; {remedy}") from error
+            raise StorageRefusedError(f"{self.uri(path)}: {said(error)}; {remedy}") from error
 
 
 class _BrokenAnswerError(Exception):
@@ -234,14 +235,13 @@ async def _request(
     try:
         client = await session.set_session()
     except ValueError as error:  # botocore's answer to "Invalid endpoint"
-        raise StorageRefusedError(f"s3://{bucket}: {_said(error)}; write the endpoint as https://host:port") from error
+        raise StorageRefusedError(f"s3://{bucket}: {said(error)}; write the endpoint as https://host:port") from error
     attempt = 0
     while True:
         try:
             return await _once(getattr(client, method), arguments | {"Bucket": bucket}, patience_s)
         except ClientError as error:
-            passing = _status(error) in _PASSING or error.response["Error"].get("Code") in _PASSING
-            if not passing or attempt + 1 == TRIES:
+            if not is_passing(error) or attempt + 1 == TRIES:
                 raise
         except _BrokenAnswerError as error:
             if attempt + 1 == TRIES:
@@ -269,23 +269,3 @@ async def _once(call: Callable[..., Any], arguments: dict[str, Any], patience_s:
 def _pause_s(attempt: int) -> float:
     """Before the next try: twice as long each time, and never the same for two workers."""
     return random.uniform(0.5, 1.0) * 0.4 * 2**attempt
-
-
-def _said(error: Exception) -> str:
-    """An error's own words. They may repeat an endpoint of the environment, with a password in it."""
-    return redact(str(error))
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _translate(error: ClientError, uri: str) -> Exception:
-    """Our error for a server's refusal: missing object, outage after botocore's retries, or refused for good."""
-    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-    said = f"{uri}: {code} {message}".rstrip().removesuffix(".")
-    if code == "NoSuchKey" or (_status(error) == 404 and code != "NoSuchBucket"):
-        return FileNotFoundError(uri)
-    if (_status(error) >= 500 and code != "NotImplemented") or _status(error) in (408, 429) or code == "RequestTimeout":
-        return StorageOutageError(f"{said}; run again later")
-    return StorageRefusedError(f"{said}; {_REMEDIES.get(code, 'check credentials, permissions, endpoint and region')}")

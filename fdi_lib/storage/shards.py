@@ -81,6 +81,10 @@ class RangeReader(io.RawIOBase):
         self._at += len(found)
         return found
 
+    def fetch(self, offset: int, length: int) -> bytes:
+        """Read a range straight from the store; the position stays."""
+        return self._store.read(self._path, offset, length)
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill ``buffer`` as far as the object goes; return how far."""
         data = self.read(len(buffer))

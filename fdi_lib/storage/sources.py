@@ -3,7 +3,7 @@
 What counts as an image: with ``files``, objects whose extension is in :data:`IMAGE_EXTENSIONS`; in a shard, each member
 with such an extension (tar) or each row (Parquet); with ``inventory``, each row. ``auto`` goes by each object's own
 extension, so a mixture is fine. Everything else is counted in ``Listing.ignored``, never silently left out: objects
-that are no images, links into the output, an inventory's repeated rows.
+that are no images, links into the output, pipes and devices (never opened), an inventory's repeated rows.
 
 Does NOT decode anything, nor decide anything: an inventory's ``sha256`` is checked here, its ``adapter`` handed on.
 """
@@ -17,21 +17,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fdi_lib.errors import ItemError, ManifestError, StorageRefusedError
+from fdi_lib.errors import ItemError, ManifestError, ObjectRefusedError
 from fdi_lib.manifest.locations import local_path
 from fdi_lib.records import Reason
 from fdi_lib.storage.inventory import facts, inventory_entries
 from fdi_lib.storage.names import check_image_name, harmless, plain, unique
+from fdi_lib.storage.parquet import sandboxed_rows
 from fdi_lib.storage.shards import READ_AHEAD_BYTES, Member, RangeReader, Row, parquet_rows, tar_members
-from fdi_lib.storage.store import (
-    LEFT_OUT,
-    UNKNOWN_SIZE,
-    ObjectEntry,
-    Store,
-    extension,
-    is_absolute,
-    printable,
-)
+from fdi_lib.storage.store import UNKNOWN_SIZE, UNREAD, ObjectEntry, Store, extension, is_absolute, printable
 
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import SourceSettings
@@ -44,9 +37,7 @@ IMAGE_EXTENSIONS = frozenset({
 # fmt: on
 SHARDS = {"tar": "webdataset", "parquet": "parquet"}  # extension: the format that reads it
 _LITTLE_AHEAD_BYTES = 64 * 2**10  # for a Parquet file's footer (it reads ahead itself), and for a tar's headers alone
-
-
-INTO_OUTPUT, REPEATED = "(link into the output)", "(repeated row)"  # in ``Listing.ignored``, beside extensions
+REPEATED = "(repeated row)"  # in ``Listing.ignored``, beside extensions and ``UNREAD``
 
 
 def is_image(path: str) -> bool:
@@ -68,7 +59,7 @@ class Listing(Iterator[list[ObjectEntry]]):
     object, it is an absolute URI of unknown size.
 
     Attributes:
-        ignored: objects left out so far, counted by extension (``(none)`` without one), ``INTO_OUTPUT``, ``REPEATED``.
+        ignored: objects left out so far, counted by extension (``(none)`` without one), ``UNREAD``, ``REPEATED``.
     """
 
     def __init__(self, source: SourceSettings, objects_per_block: int, output: str = "") -> None:
@@ -90,8 +81,8 @@ class Listing(Iterator[list[ObjectEntry]]):
         alone = extension(self._source.uri) in IMAGE_EXTENSIONS | SHARDS.keys() and store.is_object()
         without = local_path(self._output) if self._output else None
         for entry in [ObjectEntry(store.uri(), UNKNOWN_SIZE, "")] if alone else store.walk(without=without):
-            if entry.version == LEFT_OUT:
-                self.ignored[INTO_OUTPUT] += 1
+            if entry.version in UNREAD:
+                self.ignored[entry.version] += 1
             elif holds_images(entry.path, self._source.format):
                 yield entry
             else:
@@ -135,7 +126,7 @@ def list_objects(source: SourceSettings, objects_per_block: int, output: str = "
 
 
 def read_images(
-    store: Store, source: SourceSettings, entry: ObjectEntry, with_bytes: bool = True
+    store: Store, source: SourceSettings, entry: ObjectEntry, with_bytes: bool = True, timeout_s: float = 600.0
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """Stream an object's images in order, each with its ``REFERENCE`` row, in one sequential read.
 
@@ -149,6 +140,7 @@ def read_images(
         source: where the entry comes from.
         entry: as listed by :func:`list_objects`.
         with_bytes: False for the rows alone: a file is not read, of a shard only headers or names; bytes are empty.
+        timeout_s: longest time for some rows of a Parquet shard.
     """
     path = path_below(source, entry.path)
     uri = entry.path if is_absolute(entry.path) else store.uri(entry.path)
@@ -174,14 +166,12 @@ def read_images(
         size = _size(here, name) if entry.size == UNKNOWN_SIZE else entry.size
         row |= {"shard": path, "length": size}
         ahead = _LITTLE_AHEAD_BYTES if kind == "parquet" or not with_bytes else READ_AHEAD_BYTES
-        yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes)
+        yield from _shard(row, RangeReader(here, name, size, ahead), with_bytes, timeout_s)
     except FileNotFoundError:
         yield row, ItemError(Reason.MISSING_SOURCE, uri)
-    except StorageRefusedError as error:
-        # A remote store that refuses one object may refuse all: credentials that expired. A disk means this file.
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        yield row, ItemError(Reason.MISSING_SOURCE, str(error))
+    except ObjectRefusedError as error:
+        again = "run `fdi retry`" if kind == "file" else "restore this shard into another output"
+        yield row, ItemError(error.reason, f"{error}, then {again}")
     except ItemError as error:
         yield row | {"image_id": harmless(path)}, error
 
@@ -198,7 +188,8 @@ def read_image(store: Store, reference: dict[str, Any]) -> bytes:
     """Read one image again: one ranged read; for a Parquet shard, the start of its row group.
 
     Raises:
-        ItemError: ``MISSING_SOURCE`` if it is gone, ``SOURCE_CHANGED`` if fewer bytes lie there than before.
+        ItemError: ``MISSING_SOURCE`` if it is gone, ``SOURCE_CHANGED`` if fewer bytes lie there than before;
+            ``ACCESS_DENIED`` or ``ARCHIVED`` if the store refuses its object alone.
     """
     here, name = store.at(reference["object"])
     try:
@@ -211,6 +202,8 @@ def read_image(store: Store, reference: dict[str, Any]) -> bytes:
             data = next((row.data or b"" for row in parquet_rows(reader, only=reference["row"])), b"")
     except FileNotFoundError:
         raise ItemError(Reason.MISSING_SOURCE, reference["object"]) from None
+    except ObjectRefusedError as error:
+        raise ItemError(error.reason, f"{error}, then run `fdi retry`") from error
     if len(data) != reference["length"]:
         raise ItemError(Reason.SOURCE_CHANGED, f"{reference['length']} bytes were expected, {len(data)} are there")
     return data
@@ -244,13 +237,13 @@ def companions(store: Store, path: str, size: int) -> Iterator[Companion]:
 
 
 def _shard(
-    row: dict[str, Any], reader: RangeReader, with_bytes: bool
+    row: dict[str, Any], reader: RangeReader, with_bytes: bool, timeout_s: float
 ) -> Iterator[tuple[dict[str, Any], bytes | ItemError]]:
     """The images of one shard; ``row`` names the shard."""
     taken: set[str] = set()
     rows: Iterator[Row | Member]
     if row["kind"] == "parquet":
-        rows = parquet_rows(reader, with_bytes=with_bytes)
+        rows = sandboxed_rows(reader, timeout_s, with_bytes)
     else:
         rows = filter(lambda member: is_image(member.name), tar_members(reader))
     for item in rows:

@@ -12,15 +12,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from fdi_lib.errors import ItemError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageRefusedError
 from fdi_lib.manifest.locations import local_path, scheme
 from fdi_lib.records import Reason
 
 if TYPE_CHECKING:
     from fdi_lib.manifest.settings import StorageSettings
 
+UNFINISHED = ".fdi-unfinished/"  # below a local root: files being written, and those that killed writers left
+UNFINISHED_S = 60.0  # a file there that nothing was written to for so long is nobody's
 UNKNOWN_SIZE = -1
-LEFT_OUT = "(left out)"  # version of an entry that leads where a walk may not go; nothing below it is listed
+# Versions of entries that nobody may read: what leads where a walk may not go (nothing below it is listed), and what is
+# neither folder nor file: a pipe, a socket, a device.
+LEFT_OUT, NO_FILE = "(link into the output)", "(no regular file)"
+UNREAD = (LEFT_OUT, NO_FILE)
 MAX_SEGMENT_BYTES = 255  # as most file systems allow
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")  # control characters, backslash, lone surrogates
 
@@ -71,7 +76,7 @@ class Store(ABC):
         Raises:
             FileNotFoundError: no such object.
             ItemError: ``UNSAFE_NAME``, as for every method that takes a path.
-            StorageRefusedError: no permission.
+            StorageRefusedError: no permission; ``ObjectRefusedError`` if it is this object's alone that is missing.
             StorageOutageError: the store does not answer.
         """
 
@@ -97,7 +102,8 @@ class Store(ABC):
     def walk(self, prefix: str = "", without: str | None = None) -> Iterator[ObjectEntry]:
         """List the objects whose path starts with ``prefix``, a stream sorted by path; nothing if there are none.
 
-        What leads into the local folder ``without`` (only links can) is one entry of version ``LEFT_OUT``.
+        What leads into the local folder ``without`` (only links can) is one entry of version ``LEFT_OUT``; a pipe, a
+        socket or a device is one of version ``NO_FILE``.
         """
 
     @abstractmethod
@@ -121,9 +127,16 @@ class Store(ABC):
     def at(self, uri: str) -> tuple[Store, str]:
         """The store and path of an absolute URI: this store if the URI lies below its root, else its folder's."""
 
+    def remove_unfinished(self) -> None:
+        """Remove what killed writers left behind; a live one that is slower than ``UNFINISHED_S`` meets an outage."""
+        return  # a PUT leaves nothing
+
     def exists(self, path: str) -> bool:
-        """True if there is such an object."""
-        return self.size(path) is not None
+        """True if there is such an object, whether or not it may be read."""
+        try:
+            return self.size(path) is not None
+        except ObjectRefusedError:
+            return True
 
 
 def check_name(path: str) -> str:

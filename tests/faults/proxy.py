@@ -58,6 +58,7 @@ class Fault:
 
     Attributes:
         status: answered with this error at once, and never forwarded; 0: forwarded.
+        code: S3's name for it; by default the usual one.
         delay_s: pause before anything else.
         reset: the connection is reset ``before`` the request reaches the server, or ``after``, when it was carried out.
         cut: the answer ends after this share of its body, though its length promised more.
@@ -65,6 +66,7 @@ class Fault:
     """
 
     status: int = 0
+    code: str = ""
     delay_s: float = 0.0
     reset: Literal["", "before", "after"] = ""
     cut: float | None = None
@@ -212,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         request, fault = self.proxy.ask(self.command, self.path)
         does = fault or Fault()
         time.sleep(does.delay_s)
-        answer = _Answer(does.status, {"Content-Type": "application/xml"}, _error(does.status))
+        answer = _Answer(does.status, {"Content-Type": "application/xml"}, _error(does.status, does.code))
         upstream: int | None = None
         gone = does.reset == "before"
         if not gone and not does.status:
@@ -279,6 +281,6 @@ def reset(connection: socket.socket) -> None:
         pass  # it was closed before
 
 
-def _error(status: int) -> bytes:
-    code = {503: "SlowDown", 500: "InternalError", 429: "TooManyRequests"}.get(status, "Error")
+def _error(status: int, code: str) -> bytes:
+    code = code or {503: "SlowDown", 500: "InternalError", 429: "TooManyRequests"}.get(status, "Error")
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>planned</Message></Error>".encode()

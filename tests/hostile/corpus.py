@@ -124,6 +124,7 @@ def _write_links(folder: Path, found: Source) -> None:
     }.items():
         os.symlink(target, folder / name)
     os.mkfifo(folder / "pipe.png")
+    found.ignored["(no regular file)"] = 1
     outcomes = {"folder.png/inner.png": DECODED, "gone.png": Reason.MISSING_SOURCE, "self.png": Reason.MISSING_SOURCE,
                 "password.png": Reason.NOT_AN_IMAGE}  # fmt: skip
     found.images |= {f"links/{name}": frozenset({str(outcome)}) for name, outcome in outcomes.items()}

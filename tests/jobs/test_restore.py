@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fdi_lib.errors import FDIError, ManifestError, StorageRefusedError
 from fdi_lib.manifest import RestoreManifest, SourceSettings, StorageSettings
 from fdi_lib.storage import ledger
 from fdi_lib.storage.attempts import suspects
-from fdi_lib.storage.store import Store
+from fdi_lib.storage.store import UNFINISHED, Store
 from jobs import plan, restore, verify
 from jobs.parts import Parts
 from tests import fakes
@@ -114,8 +115,13 @@ def test_everything_is_accounted_for_and_a_second_run_does_nothing(tmp_path: Pat
     assert tree(out) == before
 
     (tmp_path / "in/late.png").write_bytes(png(98))
+    left = out / UNFINISHED / "of-a-killed-writer"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    os.utime(left, (1, 1))
     more = restore.run(manifest, PARTS)
     assert (more["images"], more["already_done"], more["restored"]) == (23, 22, 14)
+    assert not left.parent.exists()
 
 
 def test_one_and_two_actors_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

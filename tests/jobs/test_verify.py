@@ -18,7 +18,10 @@ from tests.jobs.finished_run import finished_run, jpeg
 
 
 def test_untouched_run(tmp_path: Path) -> None:
-    found = verify.run(finished_run(tmp_path), StorageSettings())
+    output = finished_run(tmp_path)
+    (tmp_path / "out/.fdi-unfinished").mkdir()
+    (tmp_path / "out/.fdi-unfinished/0").write_bytes(b"of a killed writer: nobody's output")
+    found = verify.run(output, StorageSettings())
     assert found["found"] == [] and (found["images"], found["rows"], found["differences"]) == (6, 6, 0)
 
 

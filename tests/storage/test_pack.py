@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def test_again_finishes_what_is_missing_and_never_overwrites(source: Store, tmp_
         pack(source, dest, "webdataset", 2000)
 
 
-def test_names_that_no_shard_can_hold_are_counted(source: Store, tmp_path: Path) -> None:
+def test_what_no_shard_can_hold_is_counted(source: Store, tmp_path: Path) -> None:
     (tmp_path / "source" / "back\\slash.png").write_bytes(b"x")
-    assert pack(source, _open(tmp_path / "out"), "webdataset", 2000)["ignored"] == {"(unsafe name)": 1, "txt": 1}
+    os.mkfifo(tmp_path / "source" / "pipe.png")
+    ignored = pack(source, _open(tmp_path / "out"), "webdataset", 2000)["ignored"]
+    assert ignored == {"(unsafe name)": 1, "(no regular file)": 1, "txt": 1}

@@ -43,8 +43,8 @@ def test_a_silent_server_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def _server(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[str]:
-    """A server whose ``answer`` gets each GET or PUT and its number, from 1."""
+def _server(answer: Callable[[BaseHTTPRequestHandler, int], None], heads: bool = False) -> Iterator[str]:
+    """A server whose ``answer`` gets each GET, PUT or DELETE (and HEAD, if it wants those) and its number, from 1."""
     count = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,14 +53,16 @@ def _server(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[s
         def do_GET(self) -> None:
             nonlocal count
             count += 1
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer(self, count)
 
-        do_PUT = do_GET
+        do_PUT = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+    if heads:
+        Handler.do_HEAD = Handler.do_GET  # type: ignore[attr-defined]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -76,7 +78,8 @@ def _say(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", length
     request.send_response(status)
     request.send_header("Content-Length", str(len(body) if length is None else length))
     request.end_headers()
-    request.wfile.write(body)
+    if request.command != "HEAD":
+        request.wfile.write(body)
     request.close_connection = True
 
 

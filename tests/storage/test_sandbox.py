@@ -69,16 +69,16 @@ def test_a_crash_is_tried_once_more(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_what_an_interrupted_call_left_in_the_pipe_is_nobody_elses(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module._receive
+    real = module.receive
 
     def short_of_memory(stream: Any) -> Any:
         raise MemoryError
 
     sandbox.call(sandboxed.echo, b"", 20)
-    monkeypatch.setattr(module, "_receive", short_of_memory)
+    monkeypatch.setattr(module, "receive", short_of_memory)
     with pytest.raises(MemoryError):
         sandbox.call(sandboxed.echo, b"one", 20)
-    monkeypatch.setattr(module, "_receive", real)
+    monkeypatch.setattr(module, "receive", real)
     _, (array, _) = sandbox.call(sandboxed.echo, b"another", 20)
     assert bytes(array.astype(np.uint8)) == b"another"
 
