@@ -45,6 +45,7 @@ class Reason(StrEnum):
     DECODER_DIED = "decoder_died"  # failed: it crashed its decoder, or asked for more memory than its size explains
     MISSING_SOURCE = "missing_source"  # failed: listed, but not there when it was read
     ACCESS_DENIED = "access_denied"  # failed: the store may be listed, but this object may not be read
+    READ_ERROR = "read_error"  # failed: its disk cannot read it, but others of the same folder
     ARCHIVED = "archived"  # failed: it lies in an archive tier (S3 Glacier), from which it must be restored first
     SOURCE_CHANGED = "source_changed"  # failed: other bytes than the inventory lists, or others each time it was read
     UNSAFE_NAME = "unsafe_name"  # failed: a name that would leave the output

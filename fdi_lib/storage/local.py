@@ -22,6 +22,12 @@ from fdi_lib.storage.store import LEFT_OUT, NO_FILE, UNFINISHED, UNFINISHED_S, O
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP,
             errno.EXDEV)  # fmt: skip
+_READABLE = (Reason.ACCESS_DENIED, "make it readable for the user who runs this")
+_OF_ONE_FILE = {
+    errno.EACCES: _READABLE,
+    errno.EPERM: _READABLE,
+    errno.EIO: (Reason.READ_ERROR, "copy it from a backup, or mend the disk"),
+}
 
 
 class LocalStore(Store):
@@ -153,7 +159,7 @@ class LocalStore(Store):
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """As :func:`_translated`. One file without permission, or a link that leads to itself, is no reason to stop."""
+        """As :func:`_translated`. One file without permission, on bad sectors, or a link to itself, stops nothing."""
         with _translated(what):
             try:
                 yield
@@ -161,9 +167,9 @@ class LocalStore(Store):
                 if error.errno == errno.ELOOP:
                     raise FileNotFoundError(what) from error
                 # Where nothing can be read any more it is not the file: a share's ticket expired, say.
-                if isinstance(error, PermissionError) and os.access(self.root, os.R_OK | os.X_OK):
-                    problem = f"{what}: {error.strerror}; make it readable for the user who runs this"
-                    raise ObjectRefusedError(Reason.ACCESS_DENIED, problem) from error
+                if error.errno in _OF_ONE_FILE and os.access(self.root, os.R_OK | os.X_OK):
+                    reason, remedy = _OF_ONE_FILE[error.errno]
+                    raise ObjectRefusedError(reason, f"{what}: {error.strerror}; {remedy}") from error
                 raise
 
     def _place(self, path: str) -> Path:

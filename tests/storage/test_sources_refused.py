@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from fdi_lib.errors import ItemError, ObjectRefusedError, StorageRefusedError
+from fdi_lib.errors import ItemError, ObjectRefusedError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest import SourceSettings
 from fdi_lib.records import Reason
 from fdi_lib.storage import local
@@ -51,6 +52,24 @@ def test_a_folder_that_may_not_be_read_any_more_stops_the_job(
     with pytest.raises(StorageRefusedError) as caught:
         list(read_images(store, locked, ObjectEntry("a.png", 6, "")))
     assert not isinstance(caught.value, ObjectRefusedError)
+
+
+def test_a_file_on_bad_sectors_is_a_row(locked: SourceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = local._regular_file
+
+    def broken(path: str, flags: int) -> int:
+        if path.endswith("b.png"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return opened(path, flags)
+
+    monkeypatch.setattr(local, "_regular_file", broken)
+    store = Store.open(locked.uri, locked.storage)
+    ((_, problem),) = read_images(store, locked, ObjectEntry("b.png", 1, ""))
+    assert isinstance(problem, ItemError) and problem.reason == Reason.READ_ERROR
+    assert "b.png: Input/output error; copy it from a backup" in problem.detail and "fdi retry" in problem.detail
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the whole disk is gone: no image's fault
+    with pytest.raises(StorageOutageError):
+        list(read_images(store, locked, ObjectEntry("b.png", 1, "")))
 
 
 def test_pipes_sockets_and_devices_are_counted_and_never_opened(
