@@ -187,7 +187,10 @@ def main(arguments: list[str]) -> int:
         return 0
     counts = {"own": fuzz, "guided": fuzz_guided}[settings.engine](settings.minutes, settings.seed, settings.store)
     bad = {verdict: counts[verdict] for verdict in (CRASH, HANG, UNEXPECTED)}
-    print(f"{settings.engine}, seed {settings.seed}, {settings.minutes:g} minutes: {counts['inputs']} inputs, "
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(each.ru_utime + each.ru_stime for each in used) / 60
+    print(f"{settings.engine}, seed {settings.seed}, {settings.minutes:g} minutes, {cpu:.1f} of CPU: "
+          f"{counts['inputs']} inputs, "
           f"{counts['executions']} executions, {bad[CRASH]} crashes, {bad[HANG]} hangs, "
           f"{bad[UNEXPECTED]} unexpected exceptions")  # fmt: skip
     return 1 if any(bad.values()) else 0
