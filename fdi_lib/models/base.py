@@ -65,6 +65,7 @@ class Base(nn.Module):
     name: str = "compact"
     latent_factor: int = _UNSHUFFLE
     latent_channels: int = 3 * _UNSHUFFLE**2
+    exact_vae: bool = True  # whether a VAE that asks for full precision gets it in lower ones; no matter without a VAE
     alphas: torch.Tensor  # cumulative products of the schedule, float32, one a time step
 
     def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, points: AttachPoints) -> None:
