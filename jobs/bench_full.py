@@ -108,10 +108,8 @@ def measure(settings: RestoreSettings, folder: Path, shapes: Shapes = FULL) -> t
                 try:
                     for row in _ours(shape, settings.model_copy(update=change), shapes, batches, device):
                         add({"model": shape.name, "way": way} | row | _compared(shape.name, row, theirs, about))
-                except (
-                    ManifestError,
-                    RuntimeError,
-                ) as error:  # a compiler's trouble, say: other ways are to be measured
+                # A compiler's trouble, say: the other ways are to be measured all the same.
+                except (ManifestError, RuntimeError) as error:
                     add({"model": shape.name, "way": way, "error": f"{type(error).__name__}: {error}"[:2000]})
     return rows, about
 
@@ -136,9 +134,9 @@ def tables(rows: list[_Row]) -> dict[str, list[list[str]]]:
 
     timed = [row for row in rows if "ms" in row]
     parts = list(timed[0]["ms"]) if timed else []
-    told = list(_HEADS)[:4]
+    told, shown = list(_HEADS)[:4], [key for key in _HEADS if any(row.get(key) is not None for row in rows)]
     return {
-        "Full size": [list(_HEADS.values()), *([text(row.get(key)) for key in _HEADS] for row in rows)],
+        "Full size": [[_HEADS[key] for key in shown], *([text(row.get(key)) for key in shown] for row in rows)],
         "Milliseconds a tile (UNet: of one step)": [
             [*told, *parts],
             *([*(text(row[key]) for key in told), *(text(row["ms"][part]) for part in parts)] for row in timed),

@@ -20,6 +20,7 @@ from fdi_lib.models.base import Base
 from jobs import bench, bench_full
 from jobs.bench_full_shapes import FULL, SD21, SDXL, Shapes
 
+pytestmark = pytest.mark.timeout(900)  # tracing two UNets takes a busy machine minutes
 MANIFEST = Path(__file__).parents[2] / "manifests/bench/full-gpu.yaml"
 _VAE = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 TINY = Shapes(
@@ -84,7 +85,7 @@ def test_tiny_shapes_go_through_the_whole_section(tmp_path: Path, capsys: pytest
     (encoder,) = (row for row in rows if row["model"] == "BLIP-2 encoder")
     assert encoder["images_per_s"] > 0
     printed = capsys.readouterr().out
-    assert "Full size" in printed and "/ diffusers" in printed and "decode" in printed and "matrix_tflops" in printed
+    assert "Full size" in printed and "share" in printed and "decode" in printed and "matrix_tflops" in printed
 
 
 def test_timing_the_parts_compiles_nothing_more(tmp_path: Path, graphs_only: None) -> None:
