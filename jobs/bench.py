@@ -22,25 +22,32 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BenchManifest, Limits, OutputSettings, RestoreManifest, SourceSettings
 from fdi_lib.manifest.locations import is_inside, local_path
 from fdi_lib.storage.run import versions
-from jobs import bench_control, bench_growth, bench_routing
+from jobs import bench_control, bench_full, bench_growth, bench_routing
+from jobs.bench_full_shapes import FULL, Shapes
 from jobs.bench_job import RATIOS, median, with_fake_device, with_models
 from jobs.demo_archive import Amounts, make_archive
 from jobs.parts import Parts
 
-MEASURED = ("job", "plain", "routing", "growth", "control_plane")  # sections of this release
 # Where the manifest names no source: 55 images, whose eight single degradations are those that the bank recognises.
 _RECOGNISED = ("noise", "jpeg", "haze", "rain", "snow", "low_light", "scratch", "low_resolution")
 AMOUNTS = Amounts(single=5, mixture=2, clean=6, singles=_RECOGNISED)
 
 
-def run(manifest: BenchManifest, parts: Parts | None = None) -> dict[str, Any]:
+def run(manifest: BenchManifest, parts: Parts | None = None, shapes: Shapes = FULL) -> dict[str, Any]:
     """Measure, print tables, write ``bench.json`` and ``table.txt``; return what ``bench.json`` holds.
 
+    Args:
+        manifest: what to measure.
+        parts: how the job's models are loaded.
+        shapes: of the models of section ``full_size``.
+
     Raises:
-        ManifestError: a section that this release doesn't measure, an unusable output, or too few images.
+        ManifestError: ``full_size`` without a GPU, an unusable output, or too few images.
         WeightsError: a checkpoint is missing or altered.
     """
     parts, started = parts or Parts(), time.monotonic()
+    if "full_size" in manifest.sections:
+        bench_full.check(shapes)
     folder = _output(manifest)
     compared = {"job", "plain"} & set(manifest.sections)
     if compared:
@@ -50,6 +57,7 @@ def run(manifest: BenchManifest, parts: Parts | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "job_over_bare": None, "job_over_plain": None, "job_over_plain_with_models": None,
         "routing": [], "growth": [], "control_plane": {"images_per_s": None, "driver_mib": None},
+        "full_size": [], "device": None,
         "machine": machine, "versions": versions(),
     }  # fmt: skip
     if compared:
@@ -60,6 +68,8 @@ def run(manifest: BenchManifest, parts: Parts | None = None) -> dict[str, Any]:
         result["growth"] = bench_growth.measure(folder)
     if "control_plane" in manifest.sections:
         result["control_plane"] = bench_control.measure(manifest.control_plane_images, folder)
+    if "full_size" in manifest.sections:
+        result["full_size"], result["device"] = bench_full.measure(manifest.restore, folder, shapes)
     result |= {"seconds": round(time.monotonic() - started, 1), "output": str(folder)}
     (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "table.txt").write_text(_print(result))
@@ -91,10 +101,6 @@ def _compared(manifest: BenchManifest, parts: Parts, folder: Path, cores: int) -
 
 
 def _output(manifest: BenchManifest) -> Path:
-    missing = [section for section in manifest.sections if section not in MEASURED]
-    if missing:
-        remedy = f"use sections: [{', '.join(MEASURED)}], or one of them"
-        raise ManifestError(f"this release does not measure {', '.join(missing)}", key="sections", remedy=remedy)
     path = local_path(manifest.output)
     if path is None:
         raise ManifestError("not on this machine", key="output", value=manifest.output, remedy="use a local folder")
@@ -133,7 +139,14 @@ def _print(result: dict[str, Any]) -> str:
             for row in result[key]:
                 table.add_row(*map(str, row.values()))
             console.print(table)
-    parts = ["bare", "machine", "versions"] + ["control_plane"] * (result["control_plane"]["images_per_s"] is not None)
+    for title, (head, *lines) in bench_full.tables(result["full_size"]).items():
+        if lines:
+            table = Table(*head, title=title)
+            for line in lines:
+                table.add_row(*line)
+            console.print(table)
+    parts = ["bare", "machine", "versions", *(["device"] if result["device"] else [])]
+    parts += ["control_plane"] * (result["control_plane"]["images_per_s"] is not None)
     for part in parts:
         if part in result:
             console.print(f"{part}: " + ", ".join(f"{key} {value}" for key, value in result[part].items()))

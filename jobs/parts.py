@@ -91,6 +91,8 @@ def numeric_profile(manifest: RestoreManifest) -> dict[str, Any]:
             "dtype": ("bf16" if on_gpu else "fp32") if dtype == "auto" else dtype,
             "device": "cuda" if on_gpu else "cpu",
             "threads": threads(restore.cpus),
-            "compile": False,
+            "compile": manifest.restore.compile,
+            "channels_last": manifest.restore.channels_last,
+            "vae": manifest.restore.vae,
         },
     }

@@ -18,6 +18,7 @@ Init = Literal["input", "noised_input", "ddim_inversion", "pure_noise"]
 StartT = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Window = Annotated[float, Field(gt=0, le=1)]
+Compile = Literal["off", "default", "reduce_overhead"]
 Strength = Annotated[float, Field(ge=0, le=2)]
 
 
@@ -70,6 +71,19 @@ class RestoreSettings(Settings):
     )
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="`auto`: fp32 on CPU, bf16 where a GPU has it."
+    )
+    vae: Literal["auto", "dtype"] = Field(
+        default="auto",
+        description="Arithmetic of a checkpoint's VAE; `auto`: fp32 if its configuration has `force_upcast`. "
+        "`dtype`: as `restore.dtype`, but for fp16, in which such a VAE overflows: faster, and coarser.",
+    )
+    compile: Compile = Field(
+        default="off",
+        description="Compile the base with torch.compile (needs a C++ compiler on every node); `reduce_overhead` with "
+        "CUDA graphs. Minutes at each actor's start; other bits than `off`.",
+    )
+    channels_last: bool = Field(
+        default=False, description="Lay the base's weights and features out channels last; other bits than without."
     )
     fidelity: bool = Field(default=True, description="Keep the fine detail that the latent space would lose.")
 

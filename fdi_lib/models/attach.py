@@ -1,4 +1,4 @@
-"""Attaches adapters' guidance to a base by forward hooks on named modules, and takes it off again.
+"""Attaches adapters' guidance to a base through forward hooks on named modules, and takes it off again.
 
 One mechanism for every base: addition after each encoder point, modulation after each decoder point. diffusers'
 residual arguments are not used: a residual of the wrong size can be ignored there silently; here shapes must fit.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.adapter import AdapterConfig, Guidance, Modulation
-from fdi_lib.models.base import Base
+
+if TYPE_CHECKING:  # a base has its attachment from here
+    from fdi_lib.models.base import Base
+
+_EPSILON = 1e-5  # of InstanceNorm, as torch has it; its own function refuses features of a single position
+_Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_fits(config: AdapterConfig, base: Base) -> None:
@@ -70,33 +75,58 @@ def composed(parts: Sequence[tuple[Guidance, torch.Tensor]]) -> Guidance:
     return Guidance(additions, modulations, literal)  # type: ignore[arg-type]
 
 
+class Attachment:
+    """Hooks on a UNet's attach points, there for good; they do nothing while :attr:`guidance` is None.
+
+    They stay on so that a compiled UNet stays compiled: guidance comes in as tensors, and another adapter's fit the
+    same graph. (Hooks put on and taken off are not looked at again by torch.compile.)
+
+    Args:
+        unet: that has the points.
+        encoder: names of the modules that are added to, finest first.
+        decoder: names of the modules that are modulated, finest first.
+    """
+
+    def __init__(self, unet: nn.Module, encoder: Sequence[str], decoder: Sequence[str]) -> None:
+        self.guidance: Guidance | None = None
+        for i, name in enumerate(encoder):
+            unet.get_submodule(name).register_forward_hook(_hook(name, self._adding(name, i)))
+        for i, name in enumerate(decoder):
+            unet.get_submodule(name).register_forward_hook(_hook(name, self._modulating(i)))
+
+    def _adding(self, name: str, i: int) -> _Change:
+        def change(features: torch.Tensor) -> torch.Tensor:
+            if self.guidance is None or not self.guidance.additions:
+                return features
+            return _added(name, features, self.guidance.additions[i])
+
+        return change
+
+    def _modulating(self, i: int) -> _Change:
+        def change(features: torch.Tensor) -> torch.Tensor:
+            if self.guidance is None or not self.guidance.modulations:
+                return features
+            modulated = _literally if self.guidance.literal else _modulated
+            return modulated(features, self.guidance.modulations[i])
+
+        return change
+
+
 @contextmanager
 def attached(base: Base, guidance: Guidance) -> Iterator[None]:
-    """Within the block, the base's forward passes are guided; afterwards it is the bare base again."""
-    modules = dict(base.unet.named_modules())
-    handles = []
+    """Within the block, the base's forward passes are guided; afterwards it is the bare base again.
+
+    Raises:
+        ValueError: not one addition for each encoder point, or one modulation for each decoder point.
+    """
+    for points, parts in ((base.encoder_points, guidance.additions), (base.decoder_points, guidance.modulations)):
+        if parts and len(points) != len(parts):
+            raise ValueError(f"guidance of {len(parts)} parts for {len(points)} points: {', '.join(points)}")
+    before, base.attachment.guidance = base.attachment.guidance, guidance
     try:
-        hooks = [
-            *_named(base.encoder_points, guidance.additions, _adding),
-            *_named(base.decoder_points, guidance.modulations, _literally if guidance.literal else _modulating),
-        ]
-        for name, change in hooks:
-            handles.append(modules[name].register_forward_hook(_hook(name, change)))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-
-
-_EPSILON = 1e-5  # of InstanceNorm, as torch has it; its own function refuses features of a single position
-_Change = Callable[[torch.Tensor], torch.Tensor]
-
-
-def _named(
-    points: Sequence[str], parts: Sequence[Any], made: Callable[[str, Any], _Change]
-) -> list[tuple[str, _Change]]:
-    """A change of features for every point, by its name; none where there is nothing to do."""
-    return [(name, made(name, part)) for name, part in zip(points, parts, strict=True)] if parts else []
+        base.attachment.guidance = before
 
 
 def _hook(name: str, change: _Change) -> Any:
@@ -116,41 +146,28 @@ def _hook(name: str, change: _Change) -> Any:
     return hook
 
 
-def _adding(name: str, addition: torch.Tensor) -> _Change:
-    def change(features: torch.Tensor) -> torch.Tensor:
-        if features.shape != addition.shape:
-            raise ValueError(
-                f"{name}: guidance of shape {tuple(addition.shape)} for features of {tuple(features.shape)}"
-            )
-        return features + addition.to(features.dtype)
-
-    return change
+def _added(name: str, features: torch.Tensor, addition: torch.Tensor) -> torch.Tensor:
+    if features.shape != addition.shape:
+        raise ValueError(f"{name}: guidance of shape {tuple(addition.shape)} for features of {tuple(features.shape)}")
+    return features + addition.to(features.dtype)
 
 
-def _modulating(name: str, modulation: Modulation) -> _Change:
+def _modulated(features: torch.Tensor, modulation: Modulation) -> torch.Tensor:
     """Eq. 4 and 5 in the form that starts as the exact identity.
 
     ``Dh = D' + dgamma * (D' - mean(D')) + dbeta`` with ``D' = 2 sigmoid(h) D``; ``std(D') * InstanceNorm(D')`` is
     ``D' - mean(D')``.
     """
     h, dgamma, dbeta = modulation
-
-    def change(features: torch.Tensor) -> torch.Tensor:
-        gated = features * (2 * torch.sigmoid(h)).to(features.dtype)
-        centred = gated - gated.mean((2, 3), keepdim=True)
-        return gated + dgamma.to(features.dtype) * centred + dbeta.to(features.dtype)
-
-    return change
+    gated = features * (2 * torch.sigmoid(h)).to(features.dtype)
+    centred = gated - gated.mean((2, 3), keepdim=True)
+    return gated + dgamma.to(features.dtype) * centred + dbeta.to(features.dtype)
 
 
-def _literally(name: str, modulation: Modulation) -> _Change:
+def _literally(features: torch.Tensor, modulation: Modulation) -> torch.Tensor:
     """Eq. 4 and 5 as published: ``Dh = gamma * InstanceNorm(sigmoid(h) D) + beta``."""
     h, gamma, beta = modulation
-
-    def change(features: torch.Tensor) -> torch.Tensor:
-        gated = features * torch.sigmoid(h).to(features.dtype)
-        centred = gated - gated.mean((2, 3), keepdim=True)
-        normed = centred / (centred.float().square().mean((2, 3), keepdim=True) + _EPSILON).sqrt()
-        return gamma.to(features.dtype) * normed.to(features.dtype) + beta.to(features.dtype)
-
-    return change
+    gated = features * torch.sigmoid(h).to(features.dtype)
+    centred = gated - gated.mean((2, 3), keepdim=True)
+    normed = centred / (centred.float().square().mean((2, 3), keepdim=True) + _EPSILON).sqrt()
+    return gamma.to(features.dtype) * normed.to(features.dtype) + beta.to(features.dtype)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.attach import Attachment
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
 
 _UNSHUFFLE = 2  # pixel-unshuffle factor of the compact latent: 3 channels become 12
@@ -64,6 +65,7 @@ class Base(nn.Module):
     name: str = "compact"
     latent_factor: int = _UNSHUFFLE
     latent_channels: int = 3 * _UNSHUFFLE**2
+    exact_vae: bool = True  # whether a VAE that asks for full precision gets it in lower ones; no matter without a VAE
     alphas: torch.Tensor  # cumulative products of the schedule, float32, one a time step
 
     def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, points: AttachPoints) -> None:
@@ -77,6 +79,7 @@ class Base(nn.Module):
         for point in (*points.encoder, *points.decoder):
             if point not in modules:
                 raise WeightsError(f"unet: expected a block named {point} for adapters to attach to, found none")
+        self.attachment = Attachment(unet, points.encoder, points.decoder)
 
     @property
     def encoder_points(self) -> list[str]:
@@ -112,6 +115,11 @@ class Base(nn.Module):
             tuple(_UNSHUFFLE * 2**i for i in range(levels)),
         )
         return Base(unet, DDIMScheduler.from_config(schedule), points)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """What takes the time of a forward pass; each is called by itself, on batches of one shape."""
+        return [self.unet]
 
     @property
     def multiple_px(self) -> int:

@@ -44,6 +44,7 @@ class Passes:
         weights: list[np.ndarray],
         keys: list[int],
         schedule: Schedule,
+        dtype: torch.dtype = torch.float32,
     ) -> list[np.ndarray]:
         """Restore images with adapters together.
 
@@ -53,6 +54,7 @@ class Passes:
             weights: for each adapter one weight an image, float32.
             keys: of the images' noise.
             schedule: how the base samples.
+            dtype: arithmetic of the forward passes (autocast); weights stay as they are.
 
         Returns:
             Images of the same shapes, not clipped; values may be not finite.
@@ -78,7 +80,8 @@ class Passes:
 
             return self.tiling.over(images, make)
 
-        return self.tiling.fitting(once)
+        with torch.autocast(self.tiling.device.type, dtype, enabled=dtype != torch.float32):
+            return self.tiling.fitting(once)
 
     @torch.inference_mode()
     def without_base(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:

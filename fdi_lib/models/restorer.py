@@ -29,6 +29,7 @@ from fdi_lib.models.passes import Passes
 from fdi_lib.models.presets import ModelFolders, adapter_folders, describe, model_folders
 from fdi_lib.models.residents import ResidentAdapters
 from fdi_lib.models.sampling import Schedule
+from fdi_lib.models.speed import prepare
 from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.models.tiles import Tiling
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
@@ -76,7 +77,7 @@ class Restorer:
         settings.check_adapters(sorted(named))
         self._device = accelerator()
         self._dtype = arithmetic(settings.dtype, self._device)
-        self.base = load_base(folders.base).to(self._device)
+        self.base = prepare(load_base(folders.base).to(self._device), settings)
         if settings.tile_px % self.base.multiple_px:
             raise ManifestError(
                 f"tiles must be a multiple of {self.base.multiple_px} px",
@@ -239,8 +240,7 @@ class Restorer:
             for names, members in turns.items():
                 parts = [np.array([weights[i][n] for i in members], np.float32) for n in names]
                 part, part_keys = [pixels[i] for i in members], [keys[i] for i in members]
-                with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
-                    made = self._passes.run(part, names, parts, part_keys, self.schedule(names))
+                made = self._passes.run(part, names, parts, part_keys, self.schedule(names), dtype)
                 for i, out in zip(members, made, strict=True):
                     pixels[i], applied[i] = out, applied[i] + names
                     left[i] = left[i][1:] if np.isfinite(out).all() else []

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.base import AttachPoints, Base
@@ -100,11 +101,18 @@ class StableDiffusion(Base):
 
     def _vae_arithmetic(self) -> AbstractContextManager[Any]:
         """Full precision where the VAE asks for it: SDXL's overflows in float16 and comes out black."""
-        if not self.vae.config["force_upcast"]:
+        device = self.prompt.device.type
+        half = torch.float16 in (self.vae.dtype, torch.get_autocast_dtype(device))
+        if not self.vae.config["force_upcast"] or not (self.exact_vae or half):
             return nullcontext()
         if self.vae.dtype == torch.float16:
             self.vae.float()
-        return torch.autocast(self.prompt.device.type, enabled=False)
+        return torch.autocast(device, enabled=False)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """UNet, and both halves of the VAE."""
+        return [self.unet, self.vae.encoder, self.vae.decoder]
 
     def _condition(self, z_BCHW: torch.Tensor) -> dict[str, Any]:
         count = len(z_BCHW)
