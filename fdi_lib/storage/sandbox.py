@@ -141,12 +141,12 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer calls until the parent is gone."""
     while True:
         try:
-            asked, (data,) = _receive(requests)
+            asked, received = _receive(requests)
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, asked["timeout_s"])
-        told, arrays = _answer(asked, data.tobytes())
-        _send(replies, told, arrays)
+        # Neither the file nor the picture is held any longer: the next call may be long in coming.
+        _send(replies, *_answer(asked, received.pop().tobytes()))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
