@@ -78,8 +78,8 @@ def compare(
     mean = np.mean(rows, axis=0)
     names = ("truth", "whole", "tiled", "seam", "agreement_db", "psnr_whole", "psnr_tiled")
     return {name: round(float(value), 4) for name, value in zip(names, mean, strict=True)} | {
-        "worst_seam": round(max(row[3] for row in rows), 4),
-        "least_agreement_db": round(min(row[4] for row in rows), 4),
+        "worst_seam": round(float(max(row[3] for row in rows)), 4),
+        "least_agreement_db": round(float(min(row[4] for row in rows)), 4),
     }
 
 
@@ -101,7 +101,7 @@ def identity(px: int) -> dict[str, Any]:
 
     restorer = Restorer.from_settings(ModelSettings(preset="compact"), ClassifySettings(), RestoreSettings(), batch=2)
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (px + 37, px + 91, 3)).astype(np.uint8),
+    images: list[np.ndarray] = [rng.integers(0, 256, (px + 37, px + 91, 3)).astype(np.uint8),
               rng.integers(0, 65536, (px + 3, px)).astype(np.uint16)]  # fmt: skip
     pairs = zip(images, restorer.round_trip(images), strict=True)
     return {"px": px, "same": [float((before == after).mean()) for before, after in pairs]}

@@ -101,7 +101,7 @@ class Tiling:
             make: see there.
             like: for each image, see :class:`Result`.
         """
-        tiles, results = self.tiles(images), []
+        tiles, results = self.tiles(images), list[Result]()
         canvas: Canvas | None = None
         for number, (group, image_BCHW) in enumerate(self.batches(images, tiles)):
             made = self.base.decode(make(group, image_BCHW).float()).permute(0, 2, 3, 1).cpu().numpy()
