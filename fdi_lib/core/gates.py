@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from fdi_lib.core.tiling import row_strips
+
 BLANK = 0.02  # a candidate with less than this share of its source's contrast is blank
 _BLOCK_PX = 8  # brightness and structure are those of the means of such blocks: grain and thin lines don't count
 _BAND = 4.0  # blocks; structure coarser than this is illumination
 _FAINT = 0.02  # structure of a lower standard deviation hardly counts, it may be noise
-_ROWS = 256
 
 # Largest change of the mean brightness, of 1. Found: noise, jpeg 0.04, raindrop 0.03, blur and low_resolution below
 # 0.01; rain, snow, stain 0.14, scratch 0.10; haze 0.48, shadow 0.37, fade 0.33, bleed_through 0.30; low_light 0.76.
@@ -83,8 +84,8 @@ def plausible(before: np.ndarray, after: np.ndarray, names: Sequence[str]) -> li
 def _contrast(pixels: np.ndarray) -> float:
     """Standard deviation of all samples; a few rows at a time, since a scan may have 300 million."""
     count, total, squares = pixels.size, 0.0, 0.0
-    for start in range(0, len(pixels), _ROWS):
-        part = pixels[start : start + _ROWS].astype(np.float64)
+    for rows in row_strips(pixels):
+        part = pixels[rows].astype(np.float64)
         total, squares = total + float(part.sum()), squares + float((part**2).sum())
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 

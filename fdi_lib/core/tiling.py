@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
+
+_STRIP_ROWS = 256
 
 
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
@@ -30,10 +34,59 @@ def blend_window(tile: int, overlap: int) -> np.ndarray:
     return np.maximum(ramp[:, None] * ramp[None, :], 1e-6)
 
 
-def cut(image_HWC: np.ndarray, y: int, x: int, tile: int) -> np.ndarray:
-    """Cut a tile; an image smaller than the tile is mirrored on its lower and right sides up to it."""
-    part = image_HWC[y : y + tile, x : x + tile]
-    missing = tile - part.shape[0], tile - part.shape[1]
-    if missing == (0, 0):
+def cut(image: np.ndarray, y: int, x: int, tile: int) -> np.ndarray:
+    """Cut a tile of HW or HWC; an image smaller than the tile is mirrored on its lower and right sides up to it."""
+    part = image[y : y + tile, x : x + tile]
+    missing = [(0, tile - side) for side in part.shape[:2]]
+    if missing == [(0, 0)] * 2:
         return part
-    return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    return np.pad(part, missing + [(0, 0)] * (image.ndim - 2), mode="symmetric")
+
+
+def row_strips(image: np.ndarray) -> Iterator[slice]:
+    """Rows of an image, a few at a time: on all of a large scan at once a computation takes several times its size."""
+    for start in range(0, len(image), _STRIP_ROWS):
+        yield slice(start, start + _STRIP_ROWS)
+
+
+class Canvas:
+    """Blends the tiles of one image, which come row by row from the top; holds the sums of one row of tiles only.
+
+    Args:
+        shape: (H, W) of the image.
+        tile: side of a tile.
+        overlap: of neighbours.
+        put: takes finished rows, where they lie and their values RW3 float32, from the top.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], tile: int, overlap: int, put: Callable[[slice, np.ndarray], None]
+    ) -> None:
+        self._tile, (height, width) = tile, shape
+        rows = min(tile, height)
+        alone = max(shape) <= tile
+        self._window = np.ones((tile, tile), np.float32) if alone else blend_window(tile, overlap)
+        self._sums, self._totals = np.zeros((rows, width, 3), np.float32), np.zeros((rows, width), np.float32)
+        self._shape, self._top, self._put = shape, 0, put
+
+    def add(self, y: int, x: int, piece_HW3: np.ndarray) -> None:
+        """Blend a tile in, float32; what lies beyond the image is dropped. No tile lies above one that came before."""
+        self._finish(y)
+        height, width = (min(self._tile, n - at) for n, at in zip(self._shape, (y, x), strict=True))
+        area, window = np.s_[:height, x : x + width], self._window[:height, :width]
+        self._sums[area] += piece_HW3[:height, :width] * window[..., None]
+        self._totals[area] += window
+
+    def close(self) -> None:
+        """Every tile has been added."""
+        self._finish(self._shape[0])
+
+    def _finish(self, y: int) -> None:
+        """Rows above ``y`` get no more tiles."""
+        done = min(y - self._top, len(self._sums))
+        if done:
+            self._put(slice(self._top, self._top + done), self._sums[:done] / self._totals[:done, :, None])
+            for rows in (self._sums, self._totals):
+                rows[:-done] = rows[done:]
+                rows[-done:] = 0
+            self._top += done

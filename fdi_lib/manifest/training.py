@@ -42,7 +42,7 @@ class TrainWorker(Settings):
 
 
 Form = Literal["safe", "literal"]
-Parts = Literal["full", "modulator", "decoupling"]
+Parts = Literal["full", "modulator", "decoupling", "addition"]
 
 
 class AdapterFormSettings(Settings):
@@ -57,7 +57,9 @@ class AdapterFormSettings(Settings):
         "themselves (Stable Diffusion bases only).",
     )
     parts: Parts = Field(
-        default="full", description="For ablations: only the decoder's modulator, or only the encoder's addition."
+        default="full",
+        description="For ablations: only the decoder's modulator, or only the encoder's addition; `addition` leaves "
+        "out the trunk's self-attention and the decoupling's cross-attention as well.",
     )
 
 

@@ -58,7 +58,8 @@ class AdapterConfig:
         modulator: ``safe`` starts as the identity; ``literal`` is Eq. 4 and 5 as published.
         addition: ``safe`` adds through a convolution that starts at zero, gated by 2 sigmoid(.); ``literal`` adds
             A_i gated by sigmoid(.) itself, and needs a trunk as wide as the base.
-        parts: ``full``, or for ablations only the ``modulator`` or only the ``decoupling`` with its additions.
+        parts: ``full``, or for ablations only the ``modulator`` or only the ``decoupling`` with its additions;
+            ``addition`` is the latter without self- and cross-attention.
     """
 
     task: str
@@ -156,7 +157,8 @@ class FDIAdapter(nn.Module):
         # The FDI is data, kept in fdi.safetensors. Unit scale: adapters learn at one rate whatever the encoder's.
         self.fdi_TD: torch.Tensor
         self.register_buffer("fdi_TD", tokens / tokens.std().clamp(min=1e-6), persistent=False)
-        adds, modulates = config.parts != "modulator", config.parts != "decoupling"
+        adds, modulates = config.parts != "modulator", config.parts in ("full", "modulator")
+        attends = config.parts != "addition"
         used = len(config.channels) if adds else config.modulated  # every parameter is to have a gradient
         widths, scales = config.widths[:used], config.scales
         if adds and config.addition == "literal" and widths != config.channels:
@@ -171,14 +173,14 @@ class FDIAdapter(nn.Module):
                 halve=i > 0 and scales[i] > scales[i - 1],
                 light=config.light,
                 entrance=i == 0,
-                attention_width=config.attention_width,
+                attention_width=config.attention_width if attends else 0,
             )
             for i, w in enumerate(widths)
         )
         squeeze = 16 if config.light else 4
         inner = [config.token_width or w for w in widths]
         self.decoupling = nn.ModuleList(
-            Decoupling(w, config.fdi_shape[1], t) for w, t in zip(widths, inner, strict=True)
+            Decoupling(w, config.fdi_shape[1], t, attends=attends) for w, t in zip(widths, inner, strict=True)
         )
         self.gate = nn.ModuleList(
             nn.Sequential(nn.Linear(t, w // squeeze), nn.ReLU(), zero(nn.Linear(w // squeeze, w)))

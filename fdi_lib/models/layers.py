@@ -49,7 +49,7 @@ class FeatureBlock(nn.Module):
         halve: by a strided convolution; ``light``: by pooling, and the convolution is 1 x 1, as in T2I-Adapter.
         light: spare weights, for wide trunks; an entrance (``inputs`` are pixels) keeps its 3 x 3 convolution.
         entrance: whether this is the first block.
-        attention_width: bottleneck of the self-attention.
+        attention_width: bottleneck of the self-attention; 0 leaves it out.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class FeatureBlock(nn.Module):
             else nn.Conv2d(inputs, width, 3, padding=1, stride=2 if halve else 1)
         )
         self.residuals = nn.Sequential(*[Residual(width, light) for _ in range(blocks)])
-        self.attention = Attention(width, attention_width)
+        self.attention = Attention(width, attention_width) if attention_width else nn.Identity()
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        return self.attention(self.residuals(self.conv(self.pool(x_BCHW))))
+        made: torch.Tensor = self.attention(self.residuals(self.conv(self.pool(x_BCHW))))
+        return made
 
 
 class Decoupling(nn.Module):
@@ -86,21 +87,22 @@ class Decoupling(nn.Module):
         width: channels of A_i.
         fdi_width: D.
         inner: width of keys, values and the resulting tokens.
+        attends: False, for ablations: every position counts alike, whatever the FDI.
     """
 
-    def __init__(self, width: int, fdi_width: int, inner: int) -> None:
+    def __init__(self, width: int, fdi_width: int, inner: int, *, attends: bool = True) -> None:
         super().__init__()
-        self.to_q, self.to_k, self.to_v = (
-            nn.Linear(fdi_width, inner),
-            nn.Conv2d(width, inner, 1),
-            nn.Conv2d(width, inner, 1),
-        )
+        self.to_q = nn.Linear(fdi_width, inner)
+        self.to_k = nn.Conv2d(width, inner, 1) if attends else None
+        self.to_v = nn.Conv2d(width, inner, 1)
         self.norm = nn.LayerNorm(inner)
         self.held: dict[tuple, torch.Tensor] | None = None
 
     def forward(self, fdi_TD: torch.Tensor, a_BCHW: torch.Tensor) -> torch.Tensor:
         """FDI tokens T,D and features B,C,H,W -> tokens B,T,inner."""
         query_BTC = self._query(fdi_TD).expand(len(a_BCHW), -1, -1)
+        if self.to_k is None:
+            return self.norm(query_BTC + self.to_v(a_BCHW).mean((2, 3))[:, None])
         key_BNC, value_BNC = (f(a_BCHW).flatten(2).transpose(1, 2) for f in (self.to_k, self.to_v))
         mixed_BTC = F.scaled_dot_product_attention(query_BTC[:, None], key_BNC[:, None], value_BNC[:, None])[:, 0]
         return self.norm(query_BTC + mixed_BTC)

@@ -6,7 +6,7 @@ height and width, N tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.models.sampling import Schedule, sample
-from fdi_lib.models.tiles import Tile, Tiling
+from fdi_lib.models.tiles import Result, Tile, Tiling
 
 _Refine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # degraded and output latents -> better output
 
@@ -44,26 +44,25 @@ class Passes:
         weights: list[np.ndarray],
         keys: list[int],
         schedule: Schedule,
+        like: Sequence[np.ndarray | None],
         dtype: torch.dtype = torch.float32,
-    ) -> list[np.ndarray]:
+    ) -> list[Result]:
         """Restore images with adapters together.
 
         Args:
-            images: HW3 float32 in [-1, 1].
+            images: as :meth:`Tiling.over` takes them.
             names: the adapters.
             weights: for each adapter one weight an image, float32.
             keys: of the images' noise.
             schedule: how the base samples.
+            like: what the results shall be, see :class:`fdi_lib.models.tiles.Result`; values may be not finite.
             dtype: arithmetic of the forward passes (autocast); weights stay as they are.
-
-        Returns:
-            Images of the same shapes, not clipped; values may be not finite.
 
         Raises:
             CapacityError: as :meth:`Tiling.fitting`.
         """
 
-        def once() -> list[np.ndarray]:
+        def once() -> list[Result]:
             shared = self._shared_modulation(images, names, weights)
 
             def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
@@ -78,7 +77,7 @@ class Passes:
                         out = self._adapter(name).refine(latent, out)
                 return out
 
-            return self.tiling.over(images, make)
+            return self.tiling.over(images, make, like)
 
         with torch.autocast(self.tiling.device.type, dtype, enabled=dtype != torch.float32):
             return self.tiling.fitting(once)
@@ -93,7 +92,7 @@ class Passes:
                 latent = self._base.encode(image_BCHW)
                 return refine(latent, latent)
 
-            images = self.tiling.over(images, make)
+            images = [result.pixels for result in self.tiling.over(images, make)]
         return images
 
     def _guidance(

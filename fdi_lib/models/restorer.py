@@ -31,8 +31,7 @@ from fdi_lib.models.residents import ResidentAdapters
 from fdi_lib.models.sampling import Schedule
 from fdi_lib.models.speed import prepare
 from fdi_lib.models.stable_diffusion import load_base
-from fdi_lib.models.tiles import Tiling
-from fdi_lib.storage.images import from_float_rgb, to_float_rgb
+from fdi_lib.models.tiles import Tiling, as_image
 
 _Names = tuple[str, ...]
 
@@ -228,7 +227,7 @@ class Restorer:
         self, images: list[np.ndarray], decisions: list[Decision], keys: list[int], dtype: torch.dtype
     ) -> list[Restored]:
         """Restore images of one route; one step after another, each image by its own list of steps."""
-        pixels = [to_float_rgb(image) * 2 - 1 for image in images]
+        pixels, finite = list(images), [1.0] * len(images)
         weights = [dict(decision.adapters) for decision in decisions]
         left = [_steps(decision) for decision in decisions]
         applied: list[_Names] = [() for _ in images]
@@ -239,33 +238,36 @@ class Restorer:
                     turns.setdefault(steps[0], []).append(i)
             for names, members in turns.items():
                 parts = [np.array([weights[i][n] for i in members], np.float32) for n in names]
-                part, part_keys = [pixels[i] for i in members], [keys[i] for i in members]
-                made = self._passes.run(part, names, parts, part_keys, self.schedule(names), dtype)
-                for i, out in zip(members, made, strict=True):
-                    pixels[i], applied[i] = out, applied[i] + names
-                    left[i] = left[i][1:] if np.isfinite(out).all() else []
+                before, part_keys = [pixels[i] for i in members], [keys[i] for i in members]
+                like = [images[i] if len(left[i]) == 1 else None for i in members]
+                made = self._passes.run(before, names, parts, part_keys, self.schedule(names), like, dtype)
+                for i, result in zip(members, made, strict=True):
+                    pixels[i], finite[i], applied[i] = result.pixels, result.finite, applied[i] + names
+                    left[i] = left[i][1:] if result.finite == 1 else []
+                del before, made, result  # a scan's floats are four times its size: none is kept longer than needed
             if self._settings.redetect and any(left):
                 self._look_again(images, pixels, left)
-        return [self._restored(*item) for item in zip(images, pixels, decisions, applied, strict=True)]
+        return [self._restored(*item) for item in zip(images, pixels, finite, decisions, applied, strict=True)]
 
     def _look_again(
         self, images: list[np.ndarray], pixels: list[np.ndarray], left: list[list[tuple[str, ...]]]
     ) -> None:
         """Classify what the images have become, and put their steps left into a new order, or drop them."""
         waiting = [i for i, steps in enumerate(left) if steps]
-        seen = self.classifier.classify([_as_image(pixels[i], images[i]) for i in waiting])
+        seen = self.classifier.classify([as_image(pixels[i], images[i]) for i in waiting])
         for i, decision in zip(waiting, seen, strict=True):
             left[i] = [(name,) for name in steps_left([name for (name,) in left[i]], decision)]
 
     @staticmethod
-    def _restored(image: np.ndarray, out: np.ndarray, decision: Decision, applied: tuple[str, ...]) -> Restored:
-        finite, weights = float(np.isfinite(out).mean()), dict(decision.adapters)
+    def _restored(image: np.ndarray, out: np.ndarray, finite: float, decision: Decision, applied: _Names) -> Restored:
+        weights = dict(decision.adapters)
         if finite < 1:  # steps were broken off: what counts is what was wanted
             return Restored(None, decision, finite)
         done = replace(decision, adapters=tuple((name, weights[name]) for name in applied))
         dropped = [name for name in weights if name not in applied]
         note = f"looks clean after {done.composition}: left out {', '.join(dropped)}" if dropped else ""
-        return Restored(_as_image(out, image), done, 1.0, note)
+        # Steps that were left out had the last one give floats.
+        return Restored(as_image(out, image) if out.dtype == np.float32 else out, done, 1.0, note)
 
     def round_trip(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Images through the base's latent space and back, nothing restored: the most that a latent can give."""
@@ -273,13 +275,8 @@ class Restorer:
 
     def fidelity_only(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
         """The fidelity paths of adapters alone: each corrects the latent as if the base had returned its input."""
-        made = self._passes.without_base([to_float_rgb(image) * 2 - 1 for image in images], names)
-        return [_as_image(out, image) for out, image in zip(made, images, strict=True)]
-
-
-def _as_image(out: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """HW3 float in [-1, 1] -> an image of the kind of ``like``."""
-    return from_float_rgb(np.clip(out / 2 + 0.5, 0, 1), like)
+        made = self._passes.without_base(list(images), names)
+        return [as_image(out, image) for out, image in zip(made, images, strict=True)]
 
 
 def _joined(*notes: str) -> str:

@@ -7,16 +7,17 @@ width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from fdi_lib.core.tiling import blend_window, cut, tile_starts
+from fdi_lib.core.tiling import Canvas, cut, row_strips, tile_starts
 from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
+from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -73,7 +74,7 @@ class Tiling:
             log.warning("out of memory: %s from now on", self.note)
             torch.cuda.empty_cache()
 
-    def tiles(self, images: list[np.ndarray]) -> list[Tile]:
+    def tiles(self, images: Sequence[np.ndarray]) -> list[Tile]:
         """The tiles of all images, one image after the other."""
         return [
             Tile(i, y, x)
@@ -82,29 +83,78 @@ class Tiling:
             for x in tile_starts(image.shape[1], self.tile_px, self.overlap_px)
         ]
 
-    def batches(self, images: list[np.ndarray], tiles: list[Tile]) -> Iterator[tuple[list[Tile], torch.Tensor]]:
+    def batches(self, images: Sequence[np.ndarray], tiles: list[Tile]) -> Iterator[tuple[list[Tile], torch.Tensor]]:
         """Groups of exactly ``batch`` tiles (the last one repeats its last tile) and their pixels B3HW in [-1, 1]."""
         for first in range(0, len(tiles), self.batch):
             group = tiles[first : first + self.batch]
             group += [group[-1]] * (self.batch - len(group))
-            cuts = [cut(images[t.image], t.y, t.x, self.tile_px) for t in group]
+            cuts = [_signed(cut(images[t.image], t.y, t.x, self.tile_px)) for t in group]
             yield group, torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).contiguous().to(self.device)
 
-    def over(self, images: list[np.ndarray], make: Make) -> list[np.ndarray]:
-        """Images HW3 float32 in [-1, 1] -> what ``make`` gives for their tiles, decoded and blended; same shapes."""
-        tiles = self.tiles(images)
-        sums = [np.zeros(image.shape, np.float32) for image in images]
-        totals = [np.zeros(image.shape[:2], np.float32) for image in images]
-        whole = blend_window(self.tile_px, self.overlap_px)
-        for done, (group, image_BCHW) in enumerate(self.batches(images, tiles)):
+    def over(
+        self, images: Sequence[np.ndarray], make: Make, like: Sequence[np.ndarray | None] | None = None
+    ) -> list[Result]:
+        """Give what ``make`` makes of the tiles of images, decoded and blended.
+
+        Args:
+            images: HW or HW3, uint8 or uint16; or HW3 float32 in [-1, 1]. Only their tiles are converted.
+            make: see there.
+            like: for each image, see :class:`Result`.
+        """
+        tiles, results = self.tiles(images), list[Result]()
+        canvas: Canvas | None = None
+        for number, (group, image_BCHW) in enumerate(self.batches(images, tiles)):
             made = self.base.decode(make(group, image_BCHW).float()).permute(0, 2, 3, 1).cpu().numpy()
-            real = group[: len(tiles) - done * self.batch]  # the padding of the last batch is dropped
+            real = group[: len(tiles) - number * self.batch]  # the padding of the last batch is dropped
             for t, piece in zip(real, made, strict=False):
-                shape = images[t.image].shape[:2]
-                height, width = (min(self.tile_px, n - at) for n, at in zip(shape, (t.y, t.x), strict=True))
-                alone = max(shape) <= self.tile_px
-                window = np.ones((height, width), np.float32) if alone else whole[:height, :width]
-                area = np.s_[t.y : t.y + height, t.x : t.x + width]
-                sums[t.image][area] += piece[:height, :width] * window[..., None]
-                totals[t.image][area] += window
-        return [s / n[..., None] for s, n in zip(sums, totals, strict=True)]
+                if canvas is None or t.image == len(results):
+                    if canvas:
+                        canvas.close()
+                    shape = images[t.image].shape[:2]
+                    results.append(Result(shape, like[t.image] if like else None))
+                    canvas = Canvas(shape, self.tile_px, self.overlap_px, results[-1].put)
+                canvas.add(t.y, t.x, piece)
+        if canvas:
+            canvas.close()
+        return results
+
+
+class Result:
+    """A restored image, filled in from the top.
+
+    Args:
+        shape: (H, W).
+        like: an image HW or HW3, uint8 or uint16, of whose kind ``pixels`` are; None for HW3 float32, nominally in
+            [-1, 1] and not clipped, four times as large: what another pass goes on from.
+    """
+
+    def __init__(self, shape: tuple[int, int], like: np.ndarray | None) -> None:
+        self.pixels = np.empty((*shape, 3), np.float32) if like is None else np.empty_like(like)
+        self._like, self._finite = like, 0
+
+    @property
+    def finite(self) -> float:
+        """Share of values that are finite; below 1 integer ``pixels`` are incomplete."""
+        return self._finite / (3 * self.pixels.shape[0] * self.pixels.shape[1])
+
+    def put(self, rows: slice, values_RW3: np.ndarray) -> None:
+        """Set rows from floats, nominally in [-1, 1]."""
+        finite = int(np.isfinite(values_RW3).sum())
+        self._finite += finite
+        if self._like is None:
+            self.pixels[rows] = values_RW3
+        elif finite == values_RW3.size:
+            self.pixels[rows] = from_float_rgb(np.clip(values_RW3 / 2 + 0.5, 0, 1), self._like[rows])
+
+
+def as_image(out_HW3: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Convert HW3 float in [-1, 1] to an image of the kind of ``like``, a few rows at a time."""
+    result = Result(out_HW3.shape[:2], like)
+    for rows in row_strips(out_HW3):
+        result.put(rows, out_HW3[rows])
+    return result.pixels
+
+
+def _signed(pixels: np.ndarray) -> np.ndarray:
+    """A tile as the base takes it: HW3 float32 in [-1, 1]."""
+    return pixels if pixels.dtype == np.float32 else to_float_rgb(pixels) * 2 - 1

@@ -75,14 +75,15 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer calls until the parent is gone."""
     while True:
         try:
-            asked, data = receive(requests)
+            asked, received = receive(requests)
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, asked["timeout_s"])
         if asked["streams"]:
             _answer_in_parts(asked, requests, replies)
         else:
-            send(replies, *_answer(asked, data[0].tobytes()))
+            # Neither the file nor the picture is held any longer: the next call may be long in coming.
+            send(replies, *_answer(asked, received.pop().tobytes()))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -81,6 +81,20 @@ def test_weights_are_per_image(image, preset):
     assert not scaled.additions[0][1].any()
 
 
+def test_without_attention_every_position_counts_alike(base, image):
+    torch.manual_seed(0)
+    adapter = FDIAdapter(AdapterConfig("noise", tuple(base.channels), parts="addition"), torch.randn(16, 128))
+    assert not [name for name, _ in adapter.named_parameters() if "attention" in name or "to_k" in name]
+    a_BCHW = torch.randn(1, 48, 6, 6)
+    shuffled = a_BCHW.flatten(2)[..., torch.randperm(36)].unflatten(2, (6, 6))
+    decoupling = adapter.decoupling[0]
+    torch.testing.assert_close(decoupling(adapter.fdi_TD, a_BCHW), decoupling(adapter.fdi_TD, shuffled))
+    guidance = adapter.guidance(image)
+    sum(added.sum() for added in guidance.additions).backward()
+    unused = [name for name, p in adapter.named_parameters() if p.grad is None and not name.startswith("refiner")]
+    assert not unused and not guidance.modulations
+
+
 def test_saving_and_loading_keeps_the_guidance_to_half_precision(image, preset, tmp_path):
     adapter = FDIAdapter.from_pretrained(preset / "adapters" / "jpeg")
     adapter.save_pretrained(tmp_path / "copy")

@@ -192,7 +192,9 @@ def test_held_constants_change_no_bit(bases, image):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(("parts", "additions", "modulations"), [("modulator", 0, 4), ("decoupling", 4, 0)])
+@pytest.mark.parametrize(
+    ("parts", "additions", "modulations"), [("modulator", 0, 4), ("decoupling", 4, 0), ("addition", 4, 0)]
+)
 def test_parts_for_ablations(bases, image, parts, additions, modulations):
     base = bases["sd21"]
     bare = _predict(base, image)
