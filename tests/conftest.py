@@ -47,3 +47,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT CHECKED", sep="!", yellow=True, bold=True)
         for reason, count in sorted(reasons.items()):
             terminalreporter.line(f"{count} skipped: {reason}", yellow=True)
+
+
+@pytest.fixture
+def graphs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile records graphs and guards them, but runs them as they are: no minutes of a compiler."""
+    import torch
+
+    from fdi_lib.models import speed
+
+    compiler = torch.compile
+    monkeypatch.setattr(
+        speed.torch, "compile", lambda function, mode, dynamic: compiler(function, backend="eager", dynamic=dynamic)
+    )

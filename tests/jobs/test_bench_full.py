@@ -46,15 +46,6 @@ TINY = Shapes(
 SETTINGS = RestoreSettings(tile_px=64, overlap_px=16, dtype="bf16")
 
 
-@pytest.fixture
-def graphs_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile records graphs and guards them, but runs them as they are: no minutes of a compiler."""
-    compiler = torch.compile
-    monkeypatch.setattr(
-        speed.torch, "compile", lambda function, mode, dynamic: compiler(function, backend="eager", dynamic=dynamic)
-    )
-
-
 def manifest_for(folder: Path, **settings: Any) -> BenchManifest:
     base = {"kind": "bench", "sections": ["full_size"], "output": str(folder / "out")}
     return BenchManifest.model_validate(base | {"restore": SETTINGS.model_dump()} | settings)

@@ -29,17 +29,6 @@ def nothing_compiled_before():
     torch.compiler.reset()
 
 
-@pytest.fixture
-def graphs_only(monkeypatch):
-    """torch.compile records graphs and guards them, but runs them as they are: no minutes of a compiler."""
-    with_a_compiler = torch.compile
-    monkeypatch.setattr(
-        speed.torch,
-        "compile",
-        lambda function, mode, dynamic: with_a_compiler(function, backend="eager", dynamic=dynamic),
-    )
-
-
 def _adapters(base: Base, **form) -> list[FDIAdapter]:
     """Two that change what the base says, by as much as its own output."""
     torch.manual_seed(0)
