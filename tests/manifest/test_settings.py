@@ -14,7 +14,8 @@ DEFAULTS = """
 models: {preset: compact, encoder: null, base: null, bank: null, adapters: null}
 classify: {max_adapters: 3, clean_false_positive_rate: 0.01, unknown: review}
 restore: {mode: progressive, init: auto, start_t: auto, steps: auto, guidance_window: auto, seed: 0, strength: 1.0,
-          tile_px: 512, overlap_px: 128, dtype: auto, fidelity: true, redetect: false, adapters: {}}
+          tile_px: 512, overlap_px: 128, dtype: auto, vae: auto, compile: "off", channels_last: false,
+          fidelity: true, redetect: false, adapters: {}}
 gates: {enabled: true, on_fail: review}
 pools:
   decode:   {cpus: 1, memory_gib: 1}
