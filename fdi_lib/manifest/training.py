@@ -43,6 +43,7 @@ class TrainWorker(Settings):
 
 Form = Literal["safe", "literal"]
 Parts = Literal["full", "modulator", "decoupling", "addition"]
+Tone = Literal["tiles", "whole"]
 
 
 class AdapterFormSettings(Settings):
@@ -60,6 +61,11 @@ class AdapterFormSettings(Settings):
         default="full",
         description="For ablations: only the decoder's modulator, or only the encoder's addition; `addition` leaves "
         "out the trunk's self-attention and the decoupling's cross-attention as well.",
+    )
+    tone: Tone = Field(
+        default="tiles",
+        description="Where tiles of a larger image take their tone from: each from itself, or from the `whole` image, "
+        "restored once more in small (haze, darkness, fading, shadows).",
     )
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
-from fdi_lib.manifest.training import Form, Parts
+from fdi_lib.manifest.training import Form, Parts, Tone
 from fdi_lib.models.checkpoints import fetched, is_repository
 from fdi_lib.models.layers import Decoupling, FeatureBlock, Refiner, zero
 from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
@@ -60,6 +60,7 @@ class AdapterConfig:
             A_i gated by sigmoid(.) itself, and needs a trunk as wide as the base.
         parts: ``full``, or for ablations only the ``modulator`` or only the ``decoupling`` with its additions;
             ``addition`` is the latter without self- and cross-attention.
+        tone: where tiles of a larger image take their tone from: ``tiles``, or the ``whole`` image, restored in small.
     """
 
     task: str
@@ -87,6 +88,7 @@ class AdapterConfig:
     modulator: Form = "safe"
     addition: Form = "safe"
     parts: Parts = "full"
+    tone: Tone = "tiles"
 
     @classmethod
     def for_base(cls, base: Base, task: str, fdi_shape: tuple[int, int], **use: Any) -> AdapterConfig:

@@ -6,13 +6,15 @@ height and width, N tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from fdi_lib.core.noise import noise_field
+from fdi_lib.core.tone import whole_view
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
@@ -63,24 +65,44 @@ class Passes:
         """
 
         def once() -> list[Result]:
-            shared = self._shared_modulation(images, names, weights)
-
-            def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
-                guidance = self._guidance(image_BCHW, group, names, weights)
-                if shared is not None:
-                    rows = [t.image for t in group]
-                    guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
-                latent = self._base.encode(image_BCHW)
-                out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
-                if self._fidelity:
-                    for name in names:
-                        out = self._adapter(name).refine(latent, out)
-                return out
-
-            return self.tiling.over(images, make, like)
+            views: dict[int, np.ndarray] = {}
+            if any(self._adapter(name).config.tone == "whole" for name in names):
+                side = self.tiling.tile_px
+                large = [i for i, image in enumerate(images) if max(image.shape[:2]) > side]
+                reduced, own_keys = [whole_view(images[i], side) for i in large], [keys[i] for i in large]
+                made = self._tiled(reduced, names, [w[large] for w in weights], own_keys, schedule)
+                views = {i: result.pixels for i, result in zip(large, made, strict=True)}
+            return self._tiled(images, names, weights, keys, schedule, like, views)
 
         with torch.autocast(self.tiling.device.type, dtype, enabled=dtype != torch.float32):
             return self.tiling.fitting(once)
+
+    def _tiled(
+        self,
+        images: list[np.ndarray],
+        names: tuple[str, ...],
+        weights: list[np.ndarray],
+        keys: list[int],
+        schedule: Schedule,
+        like: Sequence[np.ndarray | None] | None = None,
+        views: Mapping[int, np.ndarray] = MappingProxyType({}),
+    ) -> list[Result]:
+        """Restore tile by tile; ``views`` as for :meth:`Tiling.over`."""
+        shared = self._shared_modulation(images, names, weights)
+
+        def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
+            guidance = self._guidance(image_BCHW, group, names, weights)
+            if shared is not None:
+                rows = [t.image for t in group]
+                guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
+            latent = self._base.encode(image_BCHW)
+            out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
+            if self._fidelity:
+                for name in names:
+                    out = self._adapter(name).refine(latent, out)
+            return out
+
+        return self.tiling.over(images, make, like, views)
 
     @torch.inference_mode()
     def without_base(self, images: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:

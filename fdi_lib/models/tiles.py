@@ -7,14 +7,16 @@ width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from fdi_lib.core.tiling import Canvas, cut, row_strips, tile_starts
+from fdi_lib.core.tone import with_tone_of
 from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
 from fdi_lib.storage.images import from_float_rgb, to_float_rgb
@@ -92,7 +94,11 @@ class Tiling:
             yield group, torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).contiguous().to(self.device)
 
     def over(
-        self, images: Sequence[np.ndarray], make: Make, like: Sequence[np.ndarray | None] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        make: Make,
+        like: Sequence[np.ndarray | None] | None = None,
+        views: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> list[Result]:
         """Give what ``make`` makes of the tiles of images, decoded and blended.
 
@@ -100,6 +106,7 @@ class Tiling:
             images: HW or HW3, uint8 or uint16; or HW3 float32 in [-1, 1]. Only their tiles are converted.
             make: see there.
             like: for each image, see :class:`Result`.
+            views: results of whole images, reduced, by number of the image: its tiles take their tone from it.
         """
         tiles, results = self.tiles(images), list[Result]()
         canvas: Canvas | None = None
@@ -113,10 +120,19 @@ class Tiling:
                     shape = images[t.image].shape[:2]
                     results.append(Result(shape, like[t.image] if like else None))
                     canvas = Canvas(shape, self.tile_px, self.overlap_px, results[-1].put)
-                canvas.add(t.y, t.x, piece)
+                canvas.add(t.y, t.x, self._toned(piece, t, images[t.image], views.get(t.image)))
         if canvas:
             canvas.close()
         return results
+
+    def _toned(self, piece: np.ndarray, tile: Tile, image: np.ndarray, view: np.ndarray | None) -> np.ndarray:
+        """A tile's part of the image, its tone taken from the view if there is one."""
+        height, width = (min(self.tile_px, n - at) for n, at in zip(image.shape, (tile.y, tile.x), strict=False))
+        if view is None or not (np.isfinite(view).all() and np.isfinite(piece).all()):
+            return piece
+        high, wide = image.shape[:2]
+        part = (tile.y / high, tile.x / wide, (tile.y + height) / high, (tile.x + width) / wide)
+        return with_tone_of(view, piece[:height, :width], part)
 
 
 class Result:
