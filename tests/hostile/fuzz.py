@@ -69,6 +69,10 @@ def seeds() -> list[bytes]:
     return [data for data in dict.fromkeys(found) if len(data) <= MAX_BYTES]
 
 
+SLOW = "slow"  # told and stored; within the limit, so nothing that is wrong
+_ARTIFACTS = {"timeout": HANG, "slow-unit": SLOW}  # by libFuzzer's names; it goes on after slow ones
+
+
 def mutated(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     """The input with its file mutated and its kind kept."""
     kinds = (IMAGE, TAR, PARQUET)
@@ -129,7 +133,7 @@ def fuzz_guided(minutes: float, seed: int, store: Path) -> Counter[str]:
             counts["executions"] += int(runs)
             counts[UNEXPECTED] += int(wrong or 0)
             for path in sorted(artifacts.iterdir()):
-                verdict = HANG if path.name.startswith("timeout") else CRASH
+                verdict = _ARTIFACTS.get(path.name.rpartition("-")[0], CRASH)
                 counts[verdict] += 1
                 keep(store, verdict, path.read_bytes(), done.stderr[-4000:])
                 path.unlink()
@@ -192,7 +196,7 @@ def main(arguments: list[str]) -> int:
     print(f"{settings.engine}, seed {settings.seed}, {settings.minutes:g} minutes, {cpu:.1f} of CPU: "
           f"{counts['inputs']} inputs, "
           f"{counts['executions']} executions, {bad[CRASH]} crashes, {bad[HANG]} hangs, "
-          f"{bad[UNEXPECTED]} unexpected exceptions")  # fmt: skip
+          f"{bad[UNEXPECTED]} unexpected exceptions, {counts[SLOW]} slow")  # fmt: skip
     return 1 if any(bad.values()) else 0
 
 
