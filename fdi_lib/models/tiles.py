@@ -126,11 +126,11 @@ class Tiling:
         return results
 
     def _toned(self, piece: np.ndarray, tile: Tile, image: np.ndarray, view: np.ndarray | None) -> np.ndarray:
-        """A tile's part of the image, its tone taken from the view if there is one."""
-        height, width = (min(self.tile_px, n - at) for n, at in zip(image.shape, (tile.y, tile.x), strict=False))
-        if view is None or not (np.isfinite(view).all() and np.isfinite(piece).all()):
+        """A tile's part of the image, its tone taken from the view if there is one (not finite where that is not)."""
+        if view is None:
             return piece
         high, wide = image.shape[:2]
+        height, width = min(self.tile_px, high - tile.y), min(self.tile_px, wide - tile.x)
         part = (tile.y / high, tile.x / wide, (tile.y + height) / high, (tile.x + width) / wide)
         return with_tone_of(view, piece[:height, :width], part)
 
