@@ -131,6 +131,7 @@ def _measure(settings: RestoreManifest, parts: Parts, models: Loop, load_s: floa
             "routes": len({row["route"] for row in rows.values()} - {""}),
             "decided_otherwise": sum(bare.compositions[i] != row["composition"] for i, row in rows.items()),
             **{f"bare_{stage}_s": bare.seconds([stage]) for stage in STAGES},
+            "classify_share": bare.seconds(["classify"]) / bare.seconds(["restore"]),
             "job_s": job_s,
             "job_loads": summary["adapter_loads"],
         }
