@@ -13,6 +13,13 @@ import numpy as np
 from PIL import Image
 
 _CELLS = 8  # coarse means a side of a tile: 2 to 32 differ by a tenth to three tenths of a dB
+_LEAST_PX = 48  # of a view's shorter side: narrower ones made dark strips worse
+
+
+def has_view(shape: tuple[int, ...], side: int) -> bool:
+    """Whether an image of H x W pixels is larger than ``side``, and its view not so narrow that it shows nothing."""
+    longer, shorter = max(shape[:2]), min(shape[:2])
+    return longer > side and shorter * side >= _LEAST_PX * longer
 
 
 def whole_view(image: np.ndarray, side: int) -> np.ndarray:

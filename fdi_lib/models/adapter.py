@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,9 @@ from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save
 
 if TYPE_CHECKING:  # brings diffusers, which an adapter by itself does not need
     from fdi_lib.models.base import Base
+
+
+_CHOICES = {"modulator": get_args(Form), "addition": get_args(Form), "parts": get_args(Parts), "tone": get_args(Tone)}
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,10 @@ class FDIAdapter(nn.Module):
         if not values.keys() <= known:
             unknown = sorted(values.keys() - known)[0]
             raise WeightsError(f"{folder / 'config.json'}: expected keys of an adapter, found {unknown}")
+        for key in _CHOICES.keys() & values.keys():
+            if values[key] not in _CHOICES[key]:
+                wanted = ", ".join(_CHOICES[key])
+                raise WeightsError(f"{folder / 'config.json'}: {key}: expected one of {wanted}, found {values[key]!r}")
         if not fdi.is_file():
             raise WeightsError(f"{fdi}: not found; an adapter folder holds it")
         adapter = cls(AdapterConfig(**values), load_file(fdi)["tokens"])

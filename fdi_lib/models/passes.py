@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fdi_lib.core.noise import noise_field
-from fdi_lib.core.tone import whole_view
+from fdi_lib.core.tone import has_view, whole_view
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
@@ -68,7 +68,7 @@ class Passes:
             views: dict[int, np.ndarray] = {}
             if any(self._adapter(name).config.tone == "whole" for name in names):
                 side = self.tiling.tile_px
-                large = [i for i, image in enumerate(images) if max(image.shape[:2]) > side]
+                large = [i for i, image in enumerate(images) if has_view(image.shape, side)]
                 reduced, own_keys = [whole_view(images[i], side) for i in large], [keys[i] for i in large]
                 made = self._tiled(reduced, names, [w[large] for w in weights], own_keys, schedule)
                 views = {i: result.pixels for i, result in zip(large, made, strict=True)}

@@ -133,6 +133,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
         described["adapters"][name] = {
             "sha256": file_sha256(folder / "adapter.safetensors"),
             "fdi_sha256": file_sha256(folder / "fdi.safetensors"),
+            "config_sha256": file_sha256(folder / "config.json"),  # start, steps, tone: they change what it does
             "licence": _licence(folder),
         }
     return described

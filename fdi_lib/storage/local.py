@@ -145,7 +145,7 @@ class LocalStore(Store):
             with self._finished(Path(self.root, "now"), b"") as now:
                 for path in now.parent.iterdir():
                     with suppress(FileNotFoundError):  # finished meanwhile
-                        if now.stat().st_mtime - path.stat().st_mtime > UNFINISHED_S:
+                        if path.is_file() and now.stat().st_mtime - path.stat().st_mtime > UNFINISHED_S:
                             path.unlink()
 
     def at(self, uri: str) -> tuple[Store, str]:
@@ -187,7 +187,9 @@ class LocalStore(Store):
             except (FileExistsError, NotADirectoryError):
                 what = f"a file lies where {place.parent} should be a folder"
                 raise ItemError(Reason.OUTPUT_CONFLICT, what) from None
-            finished = Path(self.root, UNFINISHED, uuid.uuid4().hex)
+            # A folder of the output may be a link to another file system, where no link from the root's leads to.
+            elsewhere = place.parent.stat().st_dev != os.stat(self.root).st_dev
+            finished = Path(place.parent if elsewhere else self.root, UNFINISHED, uuid.uuid4().hex)
             try:
                 with _new_file(finished) as file:
                     file.write(data)

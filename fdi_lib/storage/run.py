@@ -138,8 +138,8 @@ def refuse_strangers(store: Store) -> None:
     """
     if store.exists(RUN_FILE):
         return
-    ours = (*_BEFORE_A_RUN, UNFINISHED)
-    stranger = next((e.path for e in store.walk() if not e.path.startswith(ours)), None)
+    others = (e.path for e in store.walk() if e.path not in _BEFORE_A_RUN and not e.path.startswith(UNFINISHED))
+    stranger = next(others, None)
     if stranger is not None and not store.exists(RUN_FILE):  # asked again: another job may just have started
         raise RunConflictError(
             f"{store.uri()} is not empty and holds no {RUN_FILE} (found {stranger}); use an empty output.uri"

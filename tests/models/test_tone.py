@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fdi_lib.core.decision import told
 from fdi_lib.core.tone import whole_view
+from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.models.adapter import FDIAdapter
+from fdi_lib.models.presets import describe_models
 from fdi_lib.models.restorer import Restorer
 
 HAZE, NOISE = told(["haze"]), told(["noise"])
@@ -66,3 +70,19 @@ def test_neither_batch_mates_nor_their_order_matter(toned: ModelSettings) -> Non
     for image, expected in zip(images, together, strict=True):
         np.testing.assert_array_equal(restorer.restore([image], [HAZE])[0], expected)
         assert expected.shape == image.shape and expected.dtype == image.dtype
+
+
+def test_a_view_too_narrow_to_see_anything_is_not_taken(models: ModelSettings, toned: ModelSettings) -> None:
+    strip = _image(20, 300, 3)
+    before, after = (_restorer(which).restore([strip], [HAZE])[0] for which in (models, toned))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_the_tone_is_a_choice_and_part_of_what_a_run_is(models: ModelSettings, toned: ModelSettings) -> None:
+    assert describe_models(models)["adapters"]["haze"] != describe_models(toned)["adapters"]["haze"]
+    path = Path(str(toned.adapters), "haze", "config.json")
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"tone": "Whole"}))
+    with pytest.raises(WeightsError, match=r"config\.json: tone: expected one of tiles, whole, found 'Whole'"):
+        FDIAdapter.from_pretrained(path.parent)
+    path.write_text(kept)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from fdi_lib.errors import StorageOutageError, StorageRefusedError
+from fdi_lib.errors import RunConflictError, StorageOutageError, StorageRefusedError
 from fdi_lib.manifest.settings import StorageSettings
+from fdi_lib.storage.local import LocalStore
 from fdi_lib.storage.run import refuse_strangers
 from fdi_lib.storage.store import UNFINISHED, UNFINISHED_S, Store
 
@@ -111,3 +113,27 @@ def test_a_folder_on_another_file_system_is_refused_with_a_remedy(
     monkeypatch.setattr(os, "link", across)
     with pytest.raises(StorageRefusedError, match=r"Invalid cross-device link; .*another place"):
         store.create("images/a.png", b"")
+
+
+def test_a_folder_on_another_file_system_is_written_to_all_the_same(tmp_path: Path) -> None:
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "images").symlink_to(elsewhere)
+        store = LocalStore(str(tmp_path))
+        assert store.create("images/a", b"1") and not store.create("images/a", b"2")
+        store.replace("images/b", b"3")
+        assert {entry.path for entry in store.walk()} == {"images/a", "images/b"}
+
+
+def test_what_is_no_file_among_the_unfinished_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".fdi-unfinished/sub").mkdir(parents=True)
+    os.utime(tmp_path / ".fdi-unfinished/sub", (0, 0))
+    LocalStore(str(tmp_path)).remove_unfinished()
+    assert (tmp_path / ".fdi-unfinished/sub").is_dir()
+
+
+def test_only_files_among_the_unfinished_are_no_strangers(tmp_path: Path) -> None:
+    (tmp_path / "plan.parquet.mine").write_bytes(b"")
+    with pytest.raises(RunConflictError, match=r"found plan\.parquet\.mine"):
+        refuse_strangers(LocalStore(str(tmp_path)))
