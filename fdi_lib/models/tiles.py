@@ -15,11 +15,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from fdi_lib.core.floats import from_float_rgb, to_float_rgb
 from fdi_lib.core.tiling import Canvas, cut, row_strips, tile_starts
 from fdi_lib.core.tone import with_tone_of
 from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
-from fdi_lib.storage.images import from_float_rgb, to_float_rgb
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")

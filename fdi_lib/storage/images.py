@@ -19,12 +19,11 @@ from fdi_lib.storage import metadata, tiff
 from fdi_lib.storage.headers import TIFF_COMPRESSION, VIPS_ERRORS, ImageFacts, first_line, inspect
 from fdi_lib.storage.provenance import Label, labelled_xmp
 
-__all__ = ["DecodedImage", "ImageFacts", "decode", "encode", "from_float_rgb", "inspect", "thumbnail", "to_float_rgb"]
+__all__ = ["DecodedImage", "ImageFacts", "decode", "encode", "inspect", "thumbnail"]
 
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tiff"}
 # Rec. 601 luma, as JPEG uses it. Its weights are the more even of the two customary sets, so that a grey scan,
 # whose three restored channels are three estimates of one value, keeps less of the model's noise.
-_LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,33 +164,6 @@ def _encode_samples(image: pyvips.Image, format: str, quality: int, source: byte
         if width and height:
             options |= {"tile": True, "tile_width": width, "tile_height": height}
     return image.tiffsave_buffer(Q=quality, predictor="horizontal", keep="none", **options)
-
-
-def to_float_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Convert (H, W) or (H, W, 3), uint8 or uint16, to (H, W, 3) float32 in [0, 1]; grey is repeated."""
-    scaled = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    return np.repeat(scaled[..., None], 3, axis=2) if pixels.ndim == 2 else scaled
-
-
-def from_float_rgb(rgb: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Convert RGB back to the kind of array that ``like`` is.
-
-    Args:
-        rgb: (H, W, 3) float32, RGB; clipped to [0, 1].
-        like: (H, W) or (H, W, 3), uint8 or uint16, whose channels and dtype the result takes.
-
-    Returns:
-        (H, W) (Rec. 601 luma) or (H, W, 3), full range, rounded half to even.
-
-    Raises:
-        ItemError: BAD_OUTPUT, when a value is not a number.
-    """
-    if not np.isfinite(rgb).all():
-        raise ItemError(Reason.BAD_OUTPUT, "values that are not numbers")
-    # Spelled out, since a matrix product's last bit depends on threads and processor.
-    values = sum(rgb[..., c] * weight for c, weight in enumerate(_LUMA)) if like.ndim == 2 else rgb
-    top = np.iinfo(like.dtype).max
-    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(top)).astype(like.dtype)
 
 
 def thumbnail(data: bytes, max_px: int, max_pixels_mp: float) -> bytes:

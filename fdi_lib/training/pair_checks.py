@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from fdi_lib.core.alignment import LIMIT_PX, align
+from fdi_lib.core.floats import to_float_rgb
 from fdi_lib.core.metrics import psnr
 from fdi_lib.errors import ItemError
-from fdi_lib.storage.images import to_float_rgb
 from fdi_lib.storage.pairs import PairRef, Read, Unpaired, decode_upright, read_pairs
 from fdi_lib.storage.store import Store
 from fdi_lib.training.pairs import Pair, check_enough

@@ -15,10 +15,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from fdi_lib.core.degrade import degrade
+from fdi_lib.core.floats import to_float_rgb
 from fdi_lib.core.protocol import as_float, quantise
 from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest import StorageSettings
-from fdi_lib.storage.images import to_float_rgb
 from fdi_lib.storage.pairs import Form, PairRef, Unpaired, decode_upright, list_pairs, read_pairs
 from fdi_lib.storage.store import Store
 

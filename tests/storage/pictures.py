@@ -9,9 +9,10 @@ import numpy as np
 import pyvips
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
+from fdi_lib.core.floats import from_float_rgb, to_float_rgb
 from fdi_lib.manifest import ImageSettings
 from fdi_lib.storage import tiff
-from fdi_lib.storage.images import decode, encode, from_float_rgb, to_float_rgb
+from fdi_lib.storage.images import decode, encode
 from fdi_lib.storage.provenance import Label
 
 LABEL = Label("s3://archive/a.tif", "ab" * 32, "noise:1.00", "fdi-restore", "0.1.0", "2026-11-23T07:00:00Z")
