@@ -54,13 +54,16 @@ def exercise(data: bytes, limit_mp: float = LIMIT_MP) -> str:
     return DECODED
 
 
+_WRITING = (Reason.UNSUPPORTED_PIXELS, Reason.UNSUPPORTED_METADATA, Reason.UNREADABLE)
+
+
 def _write(image: DecodedImage, target: str) -> None:
     """Write the picture as a file of its own format or another: it can be read again, and says what was done."""
     try:
         result, _ = encode(image, image.pixels, ImageSettings(format=target), _LABEL)
     except ItemError as error:
         # alpha in JPEG; metadata that don't fit into the format; a side longer than the format's longest
-        assert error.reason in (Reason.UNSUPPORTED_PIXELS, Reason.UNREADABLE), f"encode: {error}"
+        assert error.reason in _WRITING, f"encode: {error}"
         return
     again = decode(result, LIMIT_MP)
     assert again.pixels.shape == image.pixels.shape
