@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch._inductor.config
 
-from fdi_lib.core.decision import Decision
+from fdi_lib.core.decision import told
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.restorer import Restorer
@@ -33,7 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bf16, channels last": {"dtype": "bf16", "channels_last": True},
     "bf16, channels last, compiled": {"dtype": "bf16", "channels_last": True, "compile": "default"},
 }
-_DECISION = Decision("single", (("noise", 1.0),))
+_DECISION = told(["noise"])
 
 
 def measure(tile_px: int, batch: int, repeats: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -75,9 +75,9 @@ def run(output: str, storage: StorageSettings, source_bytes: bool = True) -> dic
     sidecars = Sidecars(whole, found.info)
     images, differences = _check_source(found, rows, source_bytes)
     differences += _check_rows(found.store, rows)
-    delivered: set[str] = set()
-    differences += _check_outputs(found, rows, _companions(found), sidecars, delivered)
-    differences += _check_strangers(found.store, rows, found.info["manifest"]["output"]["layout"], delivered)
+    carried = _companions(found)
+    differences += _check_outputs(found, rows, carried, sidecars)
+    differences += _check_strangers(found.store, rows, found.info["manifest"]["output"]["layout"], carried)
     return {
         "output": found.store.uri(),
         "finished": found.info["finished"],
@@ -180,25 +180,24 @@ def _companions(found: Run) -> dict[str, str]:
 
 
 def _check_outputs(
-    found: Run, rows: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars, known: set[str]
+    found: Run, rows: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars
 ) -> Iterator[Difference]:
-    """Every recorded output is there with size and hash, and a sidecar that says the same; ``known`` gets its paths."""
+    """Every recorded output is there with size and hash, and a sidecar that says the same."""
     store = found.store
     in_shards = f"{store.uri('shards')}/"
     expected = {row["output_uri"]: row for row in rows.values() if row["output_uri"]}
     if found.info["manifest"]["output"]["layout"] == "files":
-        yield from _check_files(store, expected, carried, sidecars, known)
+        yield from _check_files(store, expected, carried, sidecars)
         return
     members = {uri: row for uri, row in expected.items() if uri.startswith(in_shards)}
     others = {uri: row for uri, row in expected.items() if uri not in members}
-    yield from _check_files(store, others, {}, sidecars, known)
+    yield from _check_files(store, others, {}, sidecars)
     yield from _check_shards(store, members, carried, sidecars)
 
 
 def _check_files(
-    store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars, known: set[str]
+    store: Store, expected: dict[str, dict[str, Any]], carried: dict[str, str], sidecars: Sidecars
 ) -> Iterator[Difference]:
-    known.update(carried)
     for path, digest in carried.items():
         if not store.exists(path):
             yield Difference("not carried over", path)
@@ -209,7 +208,6 @@ def _check_files(
         if place is not store:
             yield Difference("output lies outside the run", row["image_id"], uri)
             continue
-        known.update((path, f"{path}.json"))
         try:
             data = store.read(path)
         except FileNotFoundError:
@@ -255,12 +253,14 @@ def _check_shards(
 
 
 def _check_strangers(
-    store: Store, rows: dict[str, dict[str, Any]], layout: str, delivered: set[str]
+    store: Store, rows: dict[str, dict[str, Any]], layout: str, carried: Mapping[str, str]
 ) -> Iterator[Difference]:
     """Nothing lies in the output that no run would put there; what is in shards was looked at already."""
     unused = "shards" if layout == "files" else ""
     known = {f"{row['status']}/{safe_name(row)}.json" for row in rows.values() if row["status"] not in DELIVERED}
-    known |= {row["output_uri"].removeprefix(store.uri("")).lstrip("/") for row in rows.values()}
+    outputs = {row["output_uri"].removeprefix(store.uri("")).lstrip("/") for row in rows.values()}
+    known |= outputs
+    delivered = outputs | {f"{path}.json" for path in outputs} | carried.keys()
     for entry in store.walk():
         folder = entry.path.partition("/")[0]
         ours = _OWN.get(folder, "?") if folder != unused else "?"

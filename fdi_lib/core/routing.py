@@ -8,7 +8,7 @@ and a guess of what it holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -220,13 +220,12 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> Choice | None:
         if takers:
             (overdue if is_late else waiting).append((route, index, takers))
     waiting = overdue or waiting
-    holding = _Holding(workers)
+    holders = _holders([route for route, *_ in waiting], workers)
     for route, index, takers in waiting:
-        keys = holding.keys(route)
-        if keys and (holders := [worker for worker in takers if worker.key in keys]):
-            return Choice(index, min(holders, key=lambda worker: worker.in_flight))
+        if able := [worker for worker in takers if worker.key in holders[route]]:
+            return Choice(index, min(able, key=lambda worker: worker.in_flight))
     for route, index, takers in waiting:
-        if not holding.keys(route):
+        if not holders[route]:
             return Choice(index, _cheapest(route, takers))
     for route, index, takers in waiting:
         if idle := [worker for worker in takers if worker.in_flight == 0]:
@@ -234,18 +233,13 @@ def choose(backlog: Backlog, workers: Sequence[Worker]) -> Choice | None:
     return None
 
 
-class _Holding:
-    """Which workers hold what: looked up for each of many routes, among hundreds of workers."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._by_adapter: dict[str, set[int]] = {}
-        for worker in workers:
-            for name in worker.adapters:
-                self._by_adapter.setdefault(name, set()).add(worker.key)
-
-    def keys(self, route: str) -> set[int]:
-        """Numbers of the workers that hold all adapters of a route."""
-        return set.intersection(*(self._by_adapter.get(name, set()) for name in parse_route(route)))
+def _holders(routes: Iterable[str], workers: Sequence[Worker]) -> dict[str, set[int]]:
+    """Numbers of the workers that hold all adapters of each route: one look at hundreds of workers for all of them."""
+    holding: dict[str, set[int]] = {}
+    for worker in workers:
+        for name in worker.adapters:
+            holding.setdefault(name, set()).add(worker.key)
+    return {route: set.intersection(*(holding.get(name, set()) for name in parse_route(route))) for route in routes}
 
 
 def _cheapest(route: str, workers: Sequence[Worker]) -> Worker:

@@ -36,9 +36,9 @@ def whole_view(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / max(height, width)
     rows, columns = (np.linspace(0, n, max(1, round(n * scale)) + 1).astype(int) for n in (height, width))
     view = np.empty((len(rows) - 1, len(columns) - 1, *image.shape[2:]), np.float32)
+    cells = np.diff(columns).reshape(-1, *(1,) * (image.ndim - 2))
     for number, (top, bottom) in enumerate(pairwise(rows)):
         strip = image[top:bottom].mean(axis=0, dtype=np.float64)
-        cells = np.diff(columns).reshape(-1, *(1,) * (image.ndim - 2))
         view[number] = np.add.reduceat(strip, columns[:-1], axis=0) / cells
     return view if image.dtype == np.float32 else np.rint(view).astype(image.dtype)
 

@@ -7,7 +7,7 @@ height and width, N tiles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -22,6 +22,20 @@ from fdi_lib.models.sampling import Schedule, sample
 from fdi_lib.models.tiles import Result, Tile, Tiling
 
 _Refine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # degraded and output latents -> better output
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is done to some images; see :meth:`Passes.run`."""
+
+    names: tuple[str, ...]
+    weights: list[np.ndarray]
+    keys: list[int]
+    schedule: Schedule
+
+    def of(self, rows: list[int]) -> _Step:
+        """The same for some of the images."""
+        return replace(self, weights=[w[rows] for w in self.weights], keys=[self.keys[i] for i in rows])
 
 
 class Passes:
@@ -63,16 +77,16 @@ class Passes:
         Raises:
             CapacityError: as :meth:`Tiling.fitting`.
         """
+        step = _Step(names, weights, keys, schedule)
 
         def once() -> list[Result]:
             views: dict[int, np.ndarray] = {}
             if any(self._adapter(name).config.tone == "whole" for name in names):
                 side = self.tiling.tile_px
                 large = [i for i, image in enumerate(images) if has_view(image.shape, side)]
-                reduced, own_keys = [whole_view(images[i], side) for i in large], [keys[i] for i in large]
-                made = self._tiled(reduced, names, [w[large] for w in weights], own_keys, schedule)
+                made = self._tiled([whole_view(images[i], side) for i in large], step.of(large))
                 views = {i: result.pixels for i, result in zip(large, made, strict=True)}
-            return self._tiled(images, names, weights, keys, schedule, like, views)
+            return self._tiled(images, step, like, views)
 
         with torch.autocast(self.tiling.device.type, dtype, enabled=dtype != torch.float32):
             return self.tiling.fitting(once)
@@ -80,25 +94,22 @@ class Passes:
     def _tiled(
         self,
         images: list[np.ndarray],
-        names: tuple[str, ...],
-        weights: list[np.ndarray],
-        keys: list[int],
-        schedule: Schedule,
+        step: _Step,
         like: Sequence[np.ndarray | None] | None = None,
         views: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> list[Result]:
         """Restore tile by tile; ``views`` as for :meth:`Tiling.over`."""
-        shared = self._shared_modulation(images, names, weights)
+        shared = self._shared_modulation(images, step)
 
         def make(group: list[Tile], image_BCHW: torch.Tensor) -> torch.Tensor:
-            guidance = self._guidance(image_BCHW, group, names, weights)
+            guidance = self._guidance(image_BCHW, group, step)
             if shared is not None:
                 rows = [t.image for t in group]
                 guidance = replace(guidance, modulations=[(h[rows], g[rows], b[rows]) for h, g, b in shared])
             latent = self._base.encode(image_BCHW)
-            out = sample(self._base, latent, guidance, schedule, self._noise(latent, group, keys, schedule))
+            out = sample(self._base, latent, guidance, step.schedule, self._noise(latent, group, step))
             if self._fidelity:
-                for name in names:
+                for name in step.names:
                     out = self._adapter(name).refine(latent, out)
             return out
 
@@ -117,25 +128,21 @@ class Passes:
             images = [result.pixels for result in self.tiling.over(images, make)]
         return images
 
-    def _guidance(
-        self, image_BCHW: torch.Tensor, group: list[Tile], names: tuple[str, ...], weights: list[np.ndarray]
-    ) -> Guidance:
+    def _guidance(self, image_BCHW: torch.Tensor, group: list[Tile], step: _Step) -> Guidance:
         rows = [t.image for t in group]
         return composed(
             [
                 (self._adapter(n).guidance(image_BCHW), torch.from_numpy(w[rows]).to(self.tiling.device))
-                for n, w in zip(names, weights, strict=True)
+                for n, w in zip(step.names, step.weights, strict=True)
             ]
         )
 
-    def _shared_modulation(
-        self, images: list[np.ndarray], names: tuple[str, ...], weights: list[np.ndarray]
-    ) -> list[Modulation] | None:
+    def _shared_modulation(self, images: list[np.ndarray], step: _Step) -> list[Modulation] | None:
         """Each image's mean modulation over its tiles, so that tiles don't differ in tone; None if all fit one tile."""
         tiles = self.tiling.tiles(images)
         if len(tiles) == len(images):
             return None
-        looks = [self._guidance(image_BCHW, group, names, weights).modulations
+        looks = [self._guidance(image_BCHW, group, step).modulations
                  for group, image_BCHW in self.tiling.batches(images, tiles)]  # fmt: skip
         owner_N = torch.tensor([t.image for t in tiles], device=self.tiling.device)
 
@@ -145,11 +152,9 @@ class Passes:
 
         return [(mean_by_image(i, 0), mean_by_image(i, 1), mean_by_image(i, 2)) for i in range(len(looks[0]))]
 
-    def _noise(
-        self, latent: torch.Tensor, group: list[Tile], keys: list[int], schedule: Schedule
-    ) -> torch.Tensor | None:
-        if schedule.init in ("input", "ddim_inversion"):
+    def _noise(self, latent: torch.Tensor, group: list[Tile], step: _Step) -> torch.Tensor | None:
+        if step.schedule.init in ("input", "ddim_inversion"):
             return None
         factor, (channels, height, width) = self._base.latent_factor, latent.shape[1:]
-        fields = [noise_field(keys[t.image], t.y // factor, t.x // factor, height, width, channels) for t in group]
+        fields = [noise_field(step.keys[t.image], t.y // factor, t.x // factor, height, width, channels) for t in group]
         return torch.from_numpy(np.stack(fields)).to(self.tiling.device)

@@ -223,8 +223,7 @@ def _is_running(holder: dict[str, str]) -> bool:
 
 def _is_gone(holder: dict[str, str]) -> bool:
     """Whether the holder was a process that could be seen from here, and is not there."""
-    hidden = _seen_from_here(holder) and _started(int(holder["pid"])) is None
-    return _seen_from_here(holder) and not hidden and not _is_running(holder)
+    return _seen_from_here(holder) and _started(int(holder["pid"])) is not None and not _is_running(holder)
 
 
 def _seen_from_here(holder: dict[str, str]) -> bool:
