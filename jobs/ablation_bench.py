@@ -29,8 +29,7 @@ from fdi_lib.manifest import TrainManifest, load_manifest
 from fdi_lib.training.adapter import AdapterTraining, LossWeights, train_adapter
 from fdi_lib.training.pairs import PairSource
 from jobs.evaluate import split_tiles
-from jobs.train_adapter import bank_of, data_of, plan_of
-from jobs.train_ray import Plan
+from jobs.train_plan import Plan, bank_of, data_of, plan_of
 
 TASKS = ("haze", "low_light", "noise", "scratch")
 # Variant -> adapter.parts, as in the paper's order; the frozen base by itself is an adapter that learnt nothing.
