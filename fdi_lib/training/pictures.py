@@ -211,5 +211,5 @@ class StoredTiles(Sequence[np.ndarray]):
 
     def _opened(self) -> np.ndarray:
         if self._tiles is None:
-            self._tiles = np.load(self._path, mmap_mode="r")
+            self._tiles = np.load(self._path, mmap_mode="r", allow_pickle=False)
         return self._tiles
