@@ -29,7 +29,7 @@ from fdi_lib.manifest import TrainManifest
 from fdi_lib.training.adapter import AdapterTraining, LossWeights
 from fdi_lib.training.measure import scores
 from jobs.bench_recipes import degraded, short, trained
-from jobs.train_adapter import bank_of, data_of, plan_of
+from jobs.train_plan import Clean, bank_of, data_of, plan_of
 
 TASKS = ("haze", "low_light", "noise", "scratch")
 # Variant -> adapter.parts, as in the paper's order; the frozen base by itself is an adapter that learnt nothing.
@@ -75,7 +75,7 @@ def compared(recipes: dict[str, TrainManifest], samples: Sequence[Sample], count
     """
     first = next(iter(recipes.values()))
     bank, data = bank_of(first), data_of(first)
-    assert not isinstance(data, list), "the recipes degrade clean pictures"
+    assert isinstance(data, Clean), "the recipes degrade clean pictures"
     figures: dict[str, Any] = {"psnr_in": _mean_psnr(samples, [s.pixels for s in samples])}
     for variant, manifest in recipes.items():
         plan = plan_of(manifest, data.identity, bank)

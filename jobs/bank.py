@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fdi_lib.core.moments import PairMoments
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BankManifest
-from fdi_lib.manifest.kinds import PairSettings, SyntheticPairSettings
+from fdi_lib.manifest.kinds import PairSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoders import EncoderFiles, load_encoder
 from fdi_lib.models.presets import encoder_files
-from fdi_lib.training.bank import bank_from_moments, build_bank
-from fdi_lib.training.encoder import quantised
+from fdi_lib.training.bank import bank_from_moments
 from fdi_lib.training.pair_checks import PairReport
-from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles
-from fdi_lib.training.scenes import clean_scene
+from jobs.bank_made import made_bank
 from jobs.bank_show import holds
 from jobs.pair_stream import PairStream, pair_moments
 from jobs.pool import cluster
@@ -31,11 +26,6 @@ from jobs.train_storage import local_folder
 log = logging.getLogger(__name__)
 _WAIT_S = 1800.0  # for nodes that a cluster could still add
 _FEWEST = 4  # fit pairs, learnt (for each prototype) as well as held out
-# Sizes of the clean images that the bank knows, as (reduction, side in px): people bring small and large ones.
-_CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
-_GARMENT_CUTS = ((2, 192),)
-_PER_PICTURE = 24
-_SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 1200, 300
 
 
 def build(manifest: BankManifest) -> dict[str, Any]:
@@ -48,7 +38,7 @@ def build(manifest: BankManifest) -> dict[str, Any]:
     encoder, output = encoder_files(manifest.models.encoder), local_folder(manifest.output)
     others = {uri: ReferenceBank.from_pretrained(Path(uri), encoder.sha256) for uri in manifest.merge}
     if manifest.synthetic:
-        bank, summary = _synthetic(manifest, manifest.synthetic, encoder)
+        bank, summary = made_bank(manifest, manifest.synthetic, encoder.load(), encoder.sha256)
     elif manifest.pairs:
         bank, summary = _from_pairs(manifest, encoder)
     else:
@@ -69,36 +59,6 @@ def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBan
     for entry in other.entries:
         bank = bank.with_entry(entry)
     return bank
-
-
-def _synthetic(
-    manifest: BankManifest, made: SyntheticPairSettings, encoder: EncoderFiles
-) -> tuple[ReferenceBank, dict[str, Any]]:
-    """Draw content and references as the encoder's training does; thresholds come from the calibration split.
-
-    Neither the encoder nor the references have seen that.
-    """
-    table, root = Path(made.pictures), Path(made.uri)
-    rng = np.random.default_rng(manifest.seed)
-    scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
-    content = [quantised(clean_scene(scenes, rng, _SCENE_SIDES)) for _ in range(_CONTENT)]
-    reference = content[:_REFERENCES]
-    held_out, weights = _clean_images(read_list(table, root, "calibration"), rng)
-    bank = build_bank(
-        encoder.load(),
-        encoder.sha256,
-        made.degradations,
-        content,
-        reference,
-        held_out,
-        weights,
-        clean_false_positive_rate=made.clean_false_positive_rate,
-        seed=manifest.seed,
-        prototypes=manifest.prototypes,
-    )
-    for name in made.spread_only:
-        bank = bank.without(name)
-    return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
 
 
 def _from_pairs(manifest: BankManifest, encoder: EncoderFiles) -> tuple[ReferenceBank, dict[str, Any]]:
@@ -144,29 +104,6 @@ def _enough(found: PairMoments | None, what: str, fewest: int, pairs: PairSettin
             remedy="add or mend pairs, or change held_out_fraction or prototypes",
         )
     return found
-
-
-def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Tiles of several sizes and reductions, at most a fixed number from each photograph; some are made grey.
-
-    Returns:
-        The tiles and their weights: photographs count alike however many tiles one gives, because the tiles of a
-        picture are not independent; garments on plain grounds, which no archive is made of, don't count.
-    """
-    images: list[np.ndarray] = []
-    owners: list[Picture] = []
-    for picture in pictures:
-        found: list[np.ndarray] = []
-        for reduction, side in _GARMENT_CUTS if picture.kind == "garment" else _CUTS:
-            found += [tile for tile in cut_grid(picture.load(reduction), side) if tile.std() > 4]
-        chosen = rng.permutation(len(found))[: _PER_PICTURE if picture.kind == "photo" else 1]
-        images += [found[i] for i in chosen]
-        owners += [picture] * len(chosen)
-    grey = np.array([0.299, 0.587, 0.114])
-    for i in range(0, len(images), 8):
-        images[i] = np.repeat(np.rint(images[i] @ grey).astype(np.uint8)[..., None], 3, axis=2)
-    tiles = Counter(owner.group_id for owner in owners)
-    return images, np.array([(owner.kind != "garment") / tiles[owner.group_id] for owner in owners])
 
 
 if __name__ == "__main__":

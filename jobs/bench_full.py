@@ -265,13 +265,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.bench_full", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of full_size.json")
     parser.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many ways: compiling comes last")
+    parser.add_argument("--bases", type=int, default=len(FULL.bases), help="only the first so many bases")
+    parser.add_argument("--batches", type=int, nargs="+", default=FULL.batches, help="tiles of a forward pass")
+    parser.add_argument("--steps", type=int, nargs="+", default=FULL.steps, help="forward passes of a tile")
     parser.add_argument("--tile-px", type=int, default=512)
     given = parser.parse_args(argv)
     settings = RestoreSettings(dtype="bf16", tile_px=given.tile_px, overlap_px=given.tile_px // 32 * 8)
     try:
         check(FULL)
         given.out.mkdir(parents=True, exist_ok=True)
-        rows, about = measure(settings, given.out, replace(FULL, ways=dict(islice(WAYS.items(), given.ways))))
+        shapes = replace(
+            FULL,
+            bases=FULL.bases[: given.bases],
+            batches=tuple(given.batches),
+            steps=tuple(given.steps),
+            ways=dict(islice(WAYS.items(), given.ways)),
+        )
+        rows, about = measure(settings, given.out, shapes)
     except ManifestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,22 +1,21 @@
 """What benches of adapters share: a shipped recipe made short, a task's degraded tiles, training in this process.
 
-Starts no Ray. Does NOT know what is compared, nor how it is scored.
+Knows no Ray. Does NOT know what is compared, nor how it is scored.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fdi_lib.core.protocol import Sample, degrade_tile, spread
 from fdi_lib.manifest import TrainManifest, load_manifest
+from fdi_lib.models.device import accelerator
 from fdi_lib.training.adapter import AdapterTraining, train_adapter
 from fdi_lib.training.pairs import PairSource
 from fdi_lib.training.pictures import Split
 from jobs.evaluate import split_tiles
-
-if TYPE_CHECKING:  # brings Ray
-    from jobs.train_ray import Plan
+from jobs.train_plan import Plan
 
 TILE_PX = 256
 _RECIPES = "manifests/train/compact/{}.yaml"
@@ -58,14 +57,16 @@ def degraded(manifest: TrainManifest, split: Split, count: int, tile_px: int = T
 
 
 def trained(plan: Plan, pairs: PairSource, folder: Path) -> AdapterTraining:
-    """The plan's adapter, trained by the trainer's own function; an interrupted training goes on.
+    """The plan's adapter on its base, trained by the trainer's own function; an interrupted training goes on.
 
     Args:
         plan: of the training.
         pairs: to learn from.
         folder: of its checkpoints; those of other settings are not gone on from.
     """
-    m, model = plan.manifest, plan.model()
+    m, model = plan.manifest, plan.model().to(accelerator())
     folder = folder.with_name(f"{folder.name}-{plan.recipe[:12]}")
-    train_adapter(model, pairs, plan.settings, batch=m.batch, crop_px=m.crop_px, seed=m.seed, folder=folder)
-    return model
+    train_adapter(
+        model, pairs, plan.settings, batch=m.batch, crop_px=m.crop_px, seed=m.seed, folder=folder, echo=m.echo
+    )
+    return model.cpu()

@@ -29,7 +29,15 @@ from fdi_lib.core.protocol import Sample
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import ModelSettings, StorageSettings
 from fdi_lib.manifest.restoring import Init
-from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder, describe, model_folders
+from fdi_lib.models.base_files import fetch_base
+from fdi_lib.models.presets import (
+    ModelFolders,
+    adapter_folders,
+    compact_folder,
+    describe,
+    encoder_files,
+    model_folders,
+)
 from fdi_lib.models.sampling import Schedule
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import scores
@@ -48,6 +56,7 @@ from jobs.starts_table import (
     summary,
     with_steps,
 )
+from jobs.train_plan import Clean, bank_folder, bank_of, data_of, plan_of
 
 _FILE = "starts.json"
 _TILES = 12
@@ -109,38 +118,40 @@ class Bench:
             ManifestError: there is no recipe for a task, or pictures are missing.
             WeightsError: base, encoder or bank is missing.
         """
-        from jobs.train_adapter import bank_of, data_of, plan_of  # brings Ray, which nothing here starts
-        from jobs.train_pairs import folders_with
-
         rows = []
         for task in tasks:
-            own = recipe(task)
-            bank, data = bank_of(own), data_of(own)
-            assert not isinstance(data, list), "the recipes degrade clean pictures"
-            inits = dict.fromkeys((own.init, *TRAINED_STARTS))  # the recipe's own first
-            made: dict[str, tuple[Schedule, Path]] = {}
-            for start in [Schedule(init, level, 1, 1.0) for init in inits for level in levels(own.start_t)]:
-                changes = f"init={start.init}", f"start_t={start.start_t}"
-                plan = plan_of(short(task, steps, checkpoint_every, *changes), data.identity, bank)
-                name = f"{task}-{start.init}-{start.start_t:g}"
-                folder = self.out / "trained" / f"{name}-{plan.recipe[:12]}"
-                if not folder.is_dir():
-                    print(f"training {name}", flush=True)
-                    adapter = trained(plan, data.learnt, self.out / "training" / name).adapter
-                    part = folder.with_name(f"{folder.name}.part")
-                    bank.save_fdi(task, part)
-                    adapter.save_pretrained(part)
-                    part.rename(folder)
-                made[folder.name] = start, folder
-            folders = replace(folders_with(own, None), adapters={name: folder for name, (_, folder) in made.items()})
+            starts, folders = self._trained(task, steps, checkpoint_every)
             made_of, sampler = describe(folders, "custom"), Sampler(folders, self.tile_px)
-            wanted = [(name, schedule) for name, (start, _) in made.items()
-                      for schedule in with_steps(start, self.steps)]  # fmt: skip
-            samples = degraded(own, "calibration", self.tiles, self.tile_px)
+            wanted = [(name, schedule) for name, start in starts.items() for schedule in with_steps(start, self.steps)]
+            samples = degraded(recipe(task), "calibration", self.tiles, self.tile_px)
             models = [made_of["base"], made_of["adapters"]]
             rows.append(self._compare("trained", task, sampler, wanted, samples, models))
         self._finish("trained", rows)
         return rows
+
+    def _trained(self, task: str, steps: int, checkpoint_every: int) -> tuple[dict[str, Schedule], ModelFolders]:
+        """By name the start of each adapter, the recipe's first, and their folders; what isn't there yet is trained."""
+        own = recipe(task)
+        bank, data = bank_of(own), data_of(own)
+        assert isinstance(data, Clean), "the recipes degrade clean pictures"
+        inits = dict.fromkeys((own.init, *TRAINED_STARTS))  # the recipe's own first
+        starts: dict[str, Schedule] = {}
+        for start in [Schedule(init, level, 1, 1.0) for init in inits for level in levels(own.start_t)]:
+            changes = f"init={start.init}", f"start_t={start.start_t}"
+            plan = plan_of(short(task, steps, checkpoint_every, *changes), data.identity, bank)
+            name = f"{task}-{start.init}-{start.start_t:g}"
+            folder = self.out / "trained" / f"{name}-{plan.recipe[:12]}"
+            if not folder.is_dir():
+                print(f"training {name}", flush=True)
+                adapter = trained(plan, data.learnt, self.out / "training" / name).adapter
+                part = folder.with_name(f"{folder.name}.part")
+                bank.save_fdi(task, part)
+                adapter.save_pretrained(part)
+                part.rename(folder)
+            starts[folder.name] = start
+        adapters = {name: self.out / "trained" / name for name in starts}
+        encoder, base = encoder_files(own.models.encoder).folder, fetch_base(plan.base.uri, plan.base.revision)
+        return starts, ModelFolders(encoder, base, bank_folder(own), adapters)
 
     def _compare(
         self,

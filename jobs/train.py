@@ -1,27 +1,15 @@
-"""``fdi train``: trains an adapter on Ray (``train_adapter.py``), or the compact base or encoder in this process.
+"""``fdi train``: an adapter on Ray (``train_adapter.py``), the compact base or encoder here (``train_compact.py``).
 
-It resolves the manifest to data and models, calls one recipe of :mod:`fdi_lib.training`, and writes the weights' folder
-last. A run that was interrupted goes on from its checkpoint when the same command is given again.
+A run that was interrupted goes on from its checkpoint when the same command is given again.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
-from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
-from fdi_lib.models.encoder import Encoder
-from fdi_lib.training.base import train_base
-from fdi_lib.training.encoder import train_encoder
-from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, training_tiles
-from jobs import train_adapter
-from jobs.train_adapter import TILE_PX, check_recipes, check_trackers, recipe_of
-from jobs.train_storage import local_folder
+from jobs import train_adapter, train_compact
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -32,80 +20,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
         WeightsError: the base, encoder or bank is missing.
         DivergedError: the loss is not a number; the last checkpoint is kept.
     """
-    if manifest.model == "adapter":
-        return train_adapter.run(manifest)
-    if manifest.data.kind != "clean":
-        raise ManifestError(
-            "base and encoder are trained from clean pictures",
-            key="data.kind",
-            value=manifest.data.kind,
-            remedy="use kind: clean",
-        )
-    if manifest.initial and manifest.model == "base":
-        raise ManifestError("a base starts from nothing", key="initial", value=manifest.initial, remedy="leave it out")
-    check_recipes(manifest.data.degradations, "data.degradations")
-    check_trackers(manifest.watch.trackers)
-    output = local_folder(manifest.output)
-    pictures = read_list(Path(manifest.data.pictures), Path(manifest.data.uri), "train")
-    recipe = recipe_of(manifest, identity_of(pictures))
-    done = output / "training.json"
-    if done.exists() and json.loads(done.read_text())["training_sha256"] == recipe:
-        return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
-    # A folder for each recipe: another one never goes on from this one's checkpoint.
-    work = local_folder(manifest.checkpoint.uri or f"{output}.training") / recipe[:12]
-    settings = FitSettings(
-        manifest.steps,
-        manifest.learning_rate,
-        precision=manifest.precision,
-        warmup_steps=manifest.warmup_steps,
-        weight_decay=manifest.weight_decay,
-        clip_norm=manifest.clip_norm,
-        ema_decay=manifest.ema_decay,
-        log_every_steps=manifest.watch.log_every_steps,
-        checkpoint_every_steps=manifest.checkpoint.every_steps,
-    )
-    if manifest.model == "encoder":
-        scenes = scene_tiles(pictures, manifest.seed)
-        count = sum(len(tiles) for tiles in scenes.values())
-        _encoder(manifest, scenes, settings, work).save_pretrained(output)
-    else:
-        tiles = training_tiles(pictures, TILE_PX, manifest.seed)
-        count = len(tiles)
-        sizes = manifest.batch, manifest.crop_px, manifest.seed
-        train_base(tiles, settings, *sizes, work, trackers=manifest.watch.trackers).save_pretrained(output)
-    shutil.copy(work / "log.jsonl", output / "training-log.jsonl")
-    summary = {
-        "model": manifest.model,
-        "task": manifest.task,
-        "training_sha256": recipe,
-        "tiles": count,
-        "pictures": len(pictures),
-        "steps": manifest.steps,
-        "batch": manifest.batch,
-        "seed": manifest.seed,
-        "last": _last(work / "log.jsonl"),
-    }
-    done.write_text(json.dumps(summary, indent=1) + "\n")
-    return summary | {"output": str(output), "already_done": False}
-
-
-def _encoder(manifest: TrainManifest, scenes: Any, settings: FitSettings, work: Path) -> Encoder:
-    return train_encoder(
-        scenes,
-        manifest.data.degradations,
-        settings,
-        manifest.batch,
-        manifest.seed,
-        work,
-        favoured=manifest.data.favoured,
-        start=Encoder.from_pretrained(Path(manifest.initial)) if manifest.initial else None,
-        trackers=manifest.watch.trackers,
-    )
-
-
-def _last(log: Path) -> dict[str, Any]:
-    lines = log.read_text().splitlines()
-    return dict(json.loads(lines[-1])) if lines else {}
+    return train_adapter.run(manifest) if manifest.model == "adapter" else train_compact.run(manifest)
 
 
 if __name__ == "__main__":

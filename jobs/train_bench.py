@@ -33,7 +33,8 @@ from fdi_lib.training.loop import learning_rate_at
 from fdi_lib.training.pairs import SyntheticPairs
 from fdi_lib.training.samples import Samples, Shard, to_batch
 from jobs.pool import joined
-from jobs.train_ray import Plan, needs, train_on_ray
+from jobs.train_plan import Plan
+from jobs.train_ray import needs, train_on_ray
 
 log = logging.getLogger(__name__)
 _TASK = "noise"

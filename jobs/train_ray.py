@@ -1,7 +1,7 @@
 """Trains an adapter with Ray Train: a group of workers, each of which runs the plain loop of :mod:`fdi_lib.training`.
 
 A killed worker or a lost node restarts the group from the last checkpoint; a killed driver is taken up by the next run
-of the same recipe. Does NOT know how a manifest becomes a plan (``train_adapter.py``).
+of the same recipe. Does NOT know how a manifest becomes a plan (``train_plan.py``).
 """
 
 from __future__ import annotations
@@ -22,64 +22,21 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from fdi_lib.errors import FDIError, ManifestError, WeightsError
-from fdi_lib.manifest import CheckpointSettings, TrainManifest
-from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
-from fdi_lib.models.stable_diffusion import load_base
-from fdi_lib.training.adapter import AdapterTraining, HeldOut, LossWeights, fresh_adapter
+from fdi_lib.manifest import TrainManifest
+from fdi_lib.training.adapter import HeldOut
 from fdi_lib.training.checkpoint import LOG
-from fdi_lib.training.loop import DivergedError, FitSettings, fit
+from fdi_lib.training.loop import DivergedError, fit
 from fdi_lib.training.pairs import PairSource
-from fdi_lib.training.samples import Batch, Shard, to_batch
+from fdi_lib.training.samples import Batch, Shard, echoed, to_batch
 from fdi_lib.training.watch import Watch
 from jobs.capacity import Amount
+from jobs.train_plan import Plan
 from jobs.train_progress import Board
 from jobs.train_storage import CHECKSUMS, filesystem
 from jobs.train_stream import SharedPairs, batches
 
 SCORE = "validation_psnr"
 _GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a training of an adapter is made of, decided.
-
-    Args:
-        manifest: its settings; locations are absolute.
-        recipe: hash of all that the result depends on; names the run.
-        config: of the adapter.
-        base: the frozen base, with the hash that every worker must find.
-        fdi: FDI tokens, float32 T,D.
-        weights: of the loss's parts.
-        initial: folder of an adapter to go on from.
-    """
-
-    manifest: TrainManifest
-    recipe: str
-    config: AdapterConfig
-    base: CheckpointSettings
-    fdi: Any
-    weights: LossWeights
-    initial: Path | None = None
-
-    def model(self) -> AdapterTraining:
-        """Load the base and make the adapter."""
-        m = self.manifest
-        start = FDIAdapter.from_pretrained(self.initial) if self.initial else None
-        adapter = fresh_adapter(self.config, torch.from_numpy(self.fdi), m.seed, start)
-        base = load_base(self.base.uri, self.base.revision, self.base.sha256)
-        return AdapterTraining(base, adapter, self.weights, recompute=m.gradient_checkpointing)
-
-    @property
-    def settings(self) -> FitSettings:
-        """The loop's settings."""
-        m = self.manifest
-        names = ("steps", "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "ema_decay", "parts",
-                 "precision")  # fmt: skip
-        given: dict[str, Any] = {name: getattr(m, name) for name in names}
-        return FitSettings(
-            **given, log_every_steps=m.watch.log_every_steps, checkpoint_every_steps=m.checkpoint.every_steps
-        )
 
 
 @dataclass(frozen=True)
@@ -158,8 +115,11 @@ def _worker(given: Mapping[str, Any]) -> FDIError | None:
         with _Desk(given["files"], given["folder"], given["board"], first=shard.rank == 0) as desk:
             watch = Watch(desk.folder, m.watch.trackers, m.watch.images_every_steps, desk.tell)
 
+            def fresh(first: int, end: int) -> Iterator[Batch]:
+                return map(to_batch, batches(samples, shard, first, end, m.worker))
+
             def batches_from(start: int) -> Iterator[Batch]:
-                return map(to_batch, batches(samples, shard, start, m.steps, m.worker))
+                return echoed(fresh, start, m.steps, m.echo)
 
             fit(model, batches_from, model.losses, plan.settings, desk.report, watch,
                 shard=shard, last=desk.last, judge=judge)  # fmt: skip

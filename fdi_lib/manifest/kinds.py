@@ -77,6 +77,11 @@ class TrainDataSettings(DataSettings):
     degradation: Name | None = Field(default=None, description="clean: the recipe; null takes the task's name.")
     degradations: Names = Field(default=(), description="clean: the recipes that an encoder learns to tell apart.")
     favoured: Names = Field(default=(), description="clean: those of them that an encoder sees twice as often.")
+    versions: int = Field(
+        default=1, ge=1,
+        description="clean: how often an encoder sees each clean picture, with other damage each time; "
+        "`batch` is a multiple of twice that.",
+    )  # fmt: skip
     pictures: SafeText = Field(
         default="docs/training-data.tsv", description="clean: table of pictures; its train split is used."
     )
@@ -107,6 +112,11 @@ class TrainManifest(Settings):
     initial: Location | None = Field(default=None, description="Folder of weights to go on from; null: from nothing.")
     steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
     batch: int = Field(default=16, ge=1, description="Global batch, shared by the workers.")
+    echo: int = Field(
+        default=1, ge=1, le=4,
+        description="adapter: steps that each batch is used for, mirrored the second time and after; for devices that "
+        "learn faster than samples are made.",
+    )  # fmt: skip
     crop_px: int = Field(default=128, ge=32, multiple_of=8, description="Side of a training crop.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak rate of AdamW; warm-up, then cosine decay.")
     init: Literal["input", "noised_input"] = Field(

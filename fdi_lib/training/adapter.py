@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +200,17 @@ def train_adapter(
     seed: int,
     folder: Path,
     judge: HeldOut | None = None,
+    workers: int = 0,
+    echo: int = 1,
 ) -> FDIAdapter:
-    """Train in this process and return the adapter with averaged weights; ``jobs/train_adapter.py`` does it on Ray."""
-    samples, shard = training.samples(pairs, crop_px, seed), Shard(0, 1, batch)
-    alone.fit(
-        training,
-        lambda step: to_batch(samples.rows(shard.indices(step))),
-        training.losses,
-        settings,
-        folder,
-        judge=judge,
-    )
+    """Train in this process and return the adapter with averaged weights; ``jobs/train_adapter.py`` does it on Ray.
+
+    ``workers`` processes make batches, each used for ``echo`` steps, see :func:`fdi_lib.training.alone.fit`.
+    """
+    make_batch = partial(_batch, training.samples(pairs, crop_px, seed), Shard(0, 1, batch))
+    alone.fit(training, make_batch, training.losses, settings, folder, judge=judge, workers=workers, echo=echo)
     return training.finish()
+
+
+def _batch(samples: Samples, shard: Shard, step: int) -> Batch:
+    return to_batch(samples.rows(shard.indices(step)))

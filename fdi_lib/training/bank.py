@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -12,13 +16,14 @@ from fdi_lib.core.degrade import degrade
 from fdi_lib.core.moments import Moments, PairMoments
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
-from fdi_lib.core.views import make_views
+from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Content, Entry, Severities
 from fdi_lib.training.encoder import quantised
 
+_Damage = tuple[tuple[str, ...], np.ndarray, list[int]]  # degradations, the picture (uint8 HW3), the seed
 _BATCH = 8  # images a pass
 _ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in turn
 
@@ -108,6 +113,7 @@ def build_bank(
     clean_false_positive_rate: float,
     seed: int,
     prototypes: int = 1,
+    workers: int = 0,
 ) -> ReferenceBank:
     """Build a bank from clean pictures and synthetic degradations of them.
 
@@ -122,22 +128,25 @@ def build_bank(
         clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
         prototypes: of each degradation, see :func:`entry_of`.
+        workers: processes that damage pictures; 0: this one does it.
     """
-    _, q_content = features(encoder, content)
-    alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed)
-    content_DD = shrunk_covariance(q_content)
-    reference_views = [make_views(image, encoder.view_spec) for image in reference]
     entries, within = [], []
-    for k, name in enumerate(names):
-        damaged = (degraded((name,), image, [seed, k, i]) for i, image in enumerate(reference))
-        views = [make_views(image, encoder.view_spec) for image in damaged]
-        pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
-        entries.append(entry_of(name, pairs, content_DD, alone[name], prototypes))
-        within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
+    with _views_of(encoder.view_spec, workers) as views_of:
+        content_views, reference_views, held_out_views = (
+            views_of(((), image, []) for image in images) for images in (content, reference, held_out)
+        )
+        q_content = features_of_views(encoder, content_views)[1]
+        content_DD = shrunk_covariance(q_content)
+        alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed, views_of)
+        for k, name in enumerate(names):
+            views = views_of(((name,), image, [seed, k, i]) for i, image in enumerate(reference))
+            pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
+            entries.append(entry_of(name, pairs, content_DD, alone[name], prototypes))
+            within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
     return ReferenceBank(
         tuple(entries),
         Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
-        features(encoder, held_out)[1],
+        features_of_views(encoder, held_out_views)[1],
         weights,
         mixed_MD,
         mixed_MK,
@@ -183,8 +192,26 @@ def bank_from_moments(
     )
 
 
+@contextmanager
+def _views_of(spec: ViewSpec, workers: int) -> Iterator[Callable[[Iterable[_Damage]], list[np.ndarray]]]:
+    """Gives a function from pictures and what they suffer to views of them, damaged, in order."""
+    if not workers:
+        yield lambda damages: [_damaged_views(spec, damage) for damage in damages]
+        return
+    with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
+        yield lambda damages: list(pool.map(partial(_damaged_views, spec), damages, chunksize=8))
+
+
+def _damaged_views(spec: ViewSpec, damage: _Damage) -> np.ndarray:
+    return make_views(degraded(*damage), spec)
+
+
 def _damaged(
-    encoder: Encoder, names: tuple[str, ...], held_out: list[np.ndarray], seed: int
+    encoder: Encoder,
+    names: tuple[str, ...],
+    held_out: list[np.ndarray],
+    seed: int,
+    views_of: Callable[[Iterable[_Damage]], list[np.ndarray]],
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Features of held-out images, damaged in turn: each degradation alone, and all two-fold mixtures.
 
@@ -195,9 +222,11 @@ def _damaged(
     alone: dict[str, np.ndarray] = {}
     for k, name in enumerate(names):
         mine = [i for i in range(len(held_out)) if (i + k) % len(names) < _ALONE_OF_EACH]
-        alone[name] = features(encoder, [degraded((name,), held_out[i], [seed, 99, k, i]) for i in mine])[1]
+        views = views_of(((name,), held_out[i], [seed, 99, k, i]) for i in mine)
+        alone[name] = features_of_views(encoder, views)[1]
     chosen = [(i, pairs[(7 * i + 3) % len(pairs)]) for i in range(len(held_out))] if pairs else []
-    q = [features(encoder, [degraded(kinds, held_out[i], [seed, 98, i])])[1][0] for i, kinds in chosen]
-    present = np.array([[name in kinds for name in names] for _, kinds in chosen], bool)
+    views = views_of((kinds, held_out[i], [seed, 98, i]) for i, kinds in chosen)
     width = len(next(iter(alone.values()))[0])
-    return alone, np.array(q).reshape(-1, width), present.reshape(-1, len(names))
+    mixed_MD = features_of_views(encoder, views)[1] if views else np.zeros((0, width))
+    present = np.array([[name in kinds for name in names] for _, kinds in chosen], bool)
+    return alone, mixed_MD, present.reshape(-1, len(names))

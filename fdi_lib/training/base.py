@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,12 @@ from fdi_lib.training.samples import Batch
 
 
 def augmented_crop(
-    tiles: np.ndarray, crop_px: int, rng: np.random.Generator, *, wide_tones: bool = False
+    tiles: Sequence[np.ndarray] | np.ndarray, crop_px: int, rng: np.random.Generator, *, wide_tones: bool = False
 ) -> np.ndarray:
     """Cut one random crop, flipped, turned and re-toned; sometimes grey.
 
     Args:
-        tiles: uint8 N,T,T,3.
+        tiles: N of them, uint8 T,T,3.
         crop_px: side of the crop.
         rng: source of every choice.
         wide_tones: also vary contrast, black point and saturation as far as undamaged pictures do.
@@ -28,7 +30,7 @@ def augmented_crop(
     Returns:
         float32 crop_px,crop_px,3 in [0, 1], RGB.
     """
-    tile = tiles[rng.integers(len(tiles))]
+    tile = tiles[int(rng.integers(len(tiles)))]
     y, x = rng.integers(0, tile.shape[0] - crop_px + 1, 2)
     crop = np.rot90(tile[y : y + crop_px, x : x + crop_px], int(rng.integers(4))).astype(np.float32) / 255
     if rng.random() < 0.5:
@@ -46,7 +48,7 @@ def augmented_crop(
 
 
 def train_base(
-    tiles: np.ndarray,
+    tiles: Sequence[np.ndarray] | np.ndarray,
     settings: FitSettings,
     batch: int,
     crop_px: int,
@@ -54,27 +56,42 @@ def train_base(
     folder: Path,
     *,
     trackers: tuple[str, ...] = ("tensorboard",),
+    workers: int = 0,
 ) -> Base:
-    """Train a compact base from nothing on clean tiles (uint8 N,T,T,3) and return it with averaged weights."""
+    """Train a compact base from nothing on clean tiles (uint8 T,T,3 each) and return it with averaged weights.
+
+    Args:
+        tiles: to cut crops from.
+        settings: length and rates.
+        batch: crops a step.
+        crop_px: their side.
+        seed: of weights and samples.
+        folder: receives log and checkpoint.
+        trackers: where curves go, see :class:`fdi_lib.training.watch.Watch`.
+        workers: processes that make batches, see :func:`fdi_lib.training.alone.fit`.
+    """
     torch.manual_seed(seed)
     base = Base.compact()
-
-    def make_batch(step: int) -> Batch:
-        crops = [augmented_crop(tiles, crop_px, np.random.default_rng([seed, step * batch + i])) for i in range(batch)]
-        rng = np.random.default_rng([seed + 1, step])
-        clean = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) * 2 - 1
-        noise = torch.from_numpy(rng.standard_normal((batch, 12, crop_px // 2, crop_px // 2), np.float32))
-        return {"clean": clean, "noise": noise, "t": torch.from_numpy(rng.integers(0, 1000, batch))}
 
     def loss_of(b: Batch) -> dict[str, torch.Tensor]:
         x0 = base.encode(b["clean"])
         abar = base.alphas[b["t"]].view(-1, 1, 1, 1)
         z = abar.sqrt() * x0 + (1 - abar).sqrt() * b["noise"]
         v = abar.sqrt() * b["noise"] - (1 - abar).sqrt() * x0
-        null = z.new_zeros(batch, 1, base.unet.config["cross_attention_dim"])
+        null = z.new_zeros(len(z), 1, base.unet.config["cross_attention_dim"])
         out = base.unet(z, b["t"], encoder_hidden_states=null, return_dict=False)[0]
         return {"loss": F.mse_loss(out.float(), v)}
 
-    fit(base, make_batch, loss_of, settings, folder, trackers=trackers)
+    make_batch = partial(_batch, tiles, batch, crop_px, seed)
+    fit(base, make_batch, loss_of, settings, folder, trackers=trackers, workers=workers)
     base.eval().requires_grad_(False)
     return base
+
+
+def _batch(tiles: Sequence[np.ndarray] | np.ndarray, batch: int, crop_px: int, seed: int, step: int) -> Batch:
+    """Clean crops B3HW in [-1, 1], noise for their latents, time steps."""
+    crops = [augmented_crop(tiles, crop_px, np.random.default_rng([seed, step * batch + i])) for i in range(batch)]
+    rng = np.random.default_rng([seed + 1, step])
+    clean = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) * 2 - 1
+    noise = torch.from_numpy(rng.standard_normal((batch, 12, crop_px // 2, crop_px // 2), np.float32))
+    return {"clean": clean, "noise": noise, "t": torch.from_numpy(rng.integers(0, 1000, batch))}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.errors import ManifestError
 from fdi_lib.models.encoder import COMPACT, Encoder
 from fdi_lib.training.alone import fit
 from fdi_lib.training.loop import FitSettings
@@ -29,7 +30,10 @@ from fdi_lib.training.scenes import Scenes, clean_scene
 
 _PATCH_PX: int = COMPACT["vision"]["patch_size"]
 _MIXED = 0.25  # share of samples with two degradations
-_RESAMPLED = (0.6, 0.3)  # share of samples whose whole view, and whose crop, are made of patches drawn anew
+_RESAMPLED = (0.6, 0.3)  # share of whole views, and of crops, that are made of patches drawn anew
+# Views that a sample has, of an image's whole view and four crops: an image makes two samples. Drawing and damaging a
+# picture takes longer than learning from it, so each is used more than once (batch augmentation: Hoffer et al., 2020).
+_LOOKS = ((0, 1, 4), (0, 2, 3))
 
 
 class _Prototypes(nn.Module):
@@ -53,8 +57,10 @@ def train_encoder(
     folder: Path,
     *,
     favoured: Collection[str] = (),
+    versions: int = 1,
     start: Encoder | None = None,
     trackers: tuple[str, ...] = ("tensorboard",),
+    workers: int = 0,
 ) -> Encoder:
     """Train a compact encoder on clean pictures and synthetic degradations of them.
 
@@ -62,57 +68,88 @@ def train_encoder(
         scenes: by kind of picture, clean tiles (uint8 T,T,3), see :func:`fdi_lib.training.pictures.scene_tiles`.
         kinds: degradations to tell apart.
         settings: length and rates.
-        batch: pictures a step; each is seen clean and degraded.
+        batch: samples a step, each clean and degraded: ``2 * versions`` of each picture.
         seed: key of every sample.
         folder: receives log and checkpoint.
         favoured: degradations that are drawn twice as often.
+        versions: of each picture, with other damage each.
         start: weights to go on from; None starts from nothing.
         trackers: where curves go, see :class:`fdi_lib.training.watch.Watch`.
+        workers: processes that make batches, see :func:`fdi_lib.training.alone.fit`.
+
+    Raises:
+        ManifestError: the batch is no multiple of a picture's samples.
     """
+    each = len(_LOOKS) * versions
+    if batch % each:
+        raise ManifestError(
+            "not a multiple of a picture's samples", key="batch", value=str(batch), remedy=f"use a multiple of {each}"
+        )
     torch.manual_seed(seed)
     encoder = Encoder(COMPACT)
     if start is not None:
         encoder.load_state_dict(start.state_dict())
-    # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
-    encoder.vision_model.set_attn_implementation("eager")
+    if not torch.cuda.is_available():
+        # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
+        encoder.vision_model.set_attn_implementation("eager")
     model = _Prototypes(encoder.train().requires_grad_(True), len(kinds))
     odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
-
-    def make_batch(step: int) -> Batch:
-        with ThreadPoolExecutor(2) as pool:
-            samples = list(
-                pool.map(lambda i: _sample(scenes, kinds, odds_K / odds_K.sum(), seed, step * batch + i), range(batch))
-            )
-        clean, degraded, labels = (np.stack(column) for column in zip(*samples, strict=True))
-        return {
-            "clean": torch.from_numpy(clean),
-            "degraded": torch.from_numpy(degraded),
-            "labels": torch.from_numpy(labels),
-        }
-
-    fit(model, make_batch, lambda b: _losses(model, b), settings, folder, trackers=trackers)
+    make_batch = partial(_batch, scenes, kinds, odds_K / odds_K.sum(), versions, seed, batch // each)
+    fit(model, make_batch, lambda b: _losses(model, b), settings, folder, trackers=trackers, workers=workers)
     model.encoder.eval().requires_grad_(False)
     return model.encoder
 
 
-def _sample(
-    scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, seed: int, index: int
+def _batch(
+    scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, versions: int, seed: int, pictures: int, step: int
+) -> Batch:
+    """All samples of so many pictures: views B,V,96,96,3 uint8, labels B,K, and which picture each shows."""
+    with ThreadPoolExecutor(2) as pool:
+        first = step * pictures
+        found = list(pool.map(partial(_samples, scenes, kinds, odds_K, versions, seed), range(first, first + pictures)))
+    clean, degraded, labels = (np.concatenate(column) for column in zip(*found, strict=True))
+    return {
+        "clean": torch.from_numpy(clean),
+        "degraded": torch.from_numpy(degraded),
+        "labels": torch.from_numpy(labels),
+        "picture": torch.arange(pictures).repeat_interleave(len(labels) // pictures),
+    }
+
+
+def _samples(
+    scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, versions: int, seed: int, index: int
 ) -> tuple[np.ndarray, ...]:
-    """One picture, clean and degraded: views 2,96,96,3 uint8 each, and the multi-hot label over ``kinds``."""
+    """One picture, clean and degraded in several versions, each looked at twice.
+
+    Returns:
+        Views of clean and of degraded samples, uint8 N,V,96,96,3 each, and multi-hot labels over ``kinds``, N,K.
+    """
     rng = np.random.default_rng([seed, index])
-    clean = clean_scene(scenes, rng)
-    chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
-    degraded = clean
-    for name in in_order_of_damage(kinds[k] for k in chosen):
-        degraded = degrade(name, degraded, rng)
-    labels = np.zeros(len(kinds), np.float32)
-    labels[chosen] = 1
-    spec = replace(ViewSpec.from_encoder(COMPACT), crops=1)
-    pair = np.stack([make_views(quantised(image), spec) for image in (clean, degraded)])
-    for view, share in enumerate(_RESAMPLED):
-        if rng.random() < share:
-            pair[:, view] = resample_patches(pair[:, view], _PATCH_PX, rng)
-    return pair[0], pair[1], labels
+    spec = ViewSpec.from_encoder(COMPACT)
+    picture = clean_scene(scenes, rng)
+    clean = make_views(quantised(picture), spec)
+    pairs, labels_NK = [], np.zeros((versions * len(_LOOKS), len(kinds)), np.float32)
+    for version in range(versions):
+        chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
+        degraded = picture
+        for name in in_order_of_damage(kinds[k] for k in chosen):
+            degraded = degrade(name, degraded, rng)
+        both = np.stack([clean, make_views(quantised(degraded), spec)])
+        pairs += [_look(both[:, list(views)], rng) for views in _LOOKS]
+        labels_NK[version * len(_LOOKS) : (version + 1) * len(_LOOKS), chosen] = 1
+    sides = np.stack(pairs, axis=1)
+    return sides[0], sides[1], labels_NK
+
+
+def _look(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Views of both sides (2,V,S,S,3), each view flipped and turned as chance has it, or its patches drawn anew."""
+    out = np.empty_like(views)
+    for v in range(views.shape[1]):
+        seen = np.rot90(views[:, v], int(rng.integers(4)), axes=(1, 2))
+        seen = seen[:, :, ::-1] if rng.random() < 0.5 else seen
+        share = _RESAMPLED[min(v, 1)]
+        out[:, v] = resample_patches(np.ascontiguousarray(seen), _PATCH_PX, rng) if rng.random() < share else seen
+    return out
 
 
 def resample_patches(views_NSSC: np.ndarray, patch_px: int, rng: np.random.Generator) -> np.ndarray:
@@ -135,9 +172,10 @@ def quantised(image: np.ndarray) -> np.ndarray:
 
 def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     count = len(batch["labels"])
-    views = torch.cat([batch["clean"], batch["degraded"]]).flatten(0, 1).permute(0, 3, 1, 2)
-    tokens = model.encoder.tokens_of_view(views.float() / 127.5 - 1).float()
-    q_2BD = model.encoder.pooled(tokens.unflatten(0, (2 * count, -1)).flatten(1, 2))
+    views = torch.cat([batch["clean"], batch["degraded"]]).permute(0, 1, 4, 2, 3)
+    tokens = model.encoder.tokens_of_view(views.flatten(0, 1).float() / 127.5 - 1).float()
+    tokens = tokens.unflatten(0, views.shape[:2])
+    q_2BD = model.encoder.pooled(torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1))
     clean_BD, degraded_BD = q_2BD[:count], q_2BD[count:]
     labels_BK = batch["labels"]
     p_KD = F.normalize(model.directions_KD, dim=1)
@@ -160,7 +198,9 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     orthogonal = (gram_KK - torch.eye(len(gram_KK), device=gram_KK.device)).square().sum() / len(gram_KK)
     content_2BD = F.normalize(q_2BD - (q_2BD @ p_KD.T) @ p_KD, dim=1)
     alike_BB = content_2BD[count:] @ content_2BD[:count].T / 0.1
-    content = F.cross_entropy(alike_BB, torch.arange(count, device=alike_BB.device))
+    same_BB = batch["picture"][:, None] == batch["picture"]  # its other samples are no counterexamples
+    same_BB = same_BB & ~torch.eye(count, dtype=torch.bool, device=same_BB.device)
+    content = F.cross_entropy(alike_BB.masked_fill(same_BB, -1e4), torch.arange(count, device=alike_BB.device))
 
     loss = contrast + 3 * detect + 0.5 * span + 0.2 * content + 0.1 * orthogonal
     found = ((along_BK / length_B1).argmax(1) == labels_BK.argmax(1))[labels_BK.sum(1) == 1].float().mean()

@@ -26,6 +26,7 @@ MIN_PAIRS = 8
 _MIB = 2**20
 T = TypeVar("T")
 Pair = tuple[np.ndarray, np.ndarray]
+Tiles = np.ndarray | Sequence[np.ndarray]
 
 
 class PairSource(Protocol):
@@ -54,18 +55,18 @@ class SyntheticPairs:
     """Clean tiles with a recipe of :mod:`fdi_lib.core.degrade`, drawn anew for every sample.
 
     Args:
-        tiles: uint8 N,T,T,3 RGB, or a picklable function that makes them (called once in each process).
+        tiles: uint8 T,T,3 RGB each, or a picklable function that makes them (called once in each process).
         task: name of the degradation.
     """
 
-    def __init__(self, tiles: np.ndarray | Callable[[], np.ndarray], task: str) -> None:
+    def __init__(self, tiles: Tiles | Callable[[], Tiles], task: str) -> None:
         self.task = task
         self._given = tiles
-        self._tiles: np.ndarray | None = None
+        self._tiles: Tiles | None = None
 
     def __len__(self) -> int:
         """Tiles."""
-        return len(self._loaded())
+        return len(self.tiles)
 
     def __getstate__(self) -> dict[str, object]:
         """What is loaded stays behind."""
@@ -76,10 +77,12 @@ class SyntheticPairs:
         from fdi_lib.training.base import augmented_crop  # brings torch, which tasks that only read pairs don't need
 
         rng = np.random.default_rng([seed, index])
-        clean = augmented_crop(self._loaded(), crop_px, rng)
+        clean = augmented_crop(self.tiles, crop_px, rng)
         return as_float(quantise(degrade(self.task, clean, rng))), clean
 
-    def _loaded(self) -> np.ndarray:
+    @property
+    def tiles(self) -> Tiles:
+        """What is drawn from."""
         if self._tiles is None:
             self._tiles = self._given() if callable(self._given) else self._given
         return self._tiles

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -131,7 +133,7 @@ def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
             yield image[y : y + tile_px, x : x + tile_px]
 
 
-def scene_tiles(pictures: list[Picture], seed: int) -> dict[str, list[np.ndarray]]:
+def scene_tiles(pictures: Sequence[Picture], seed: int) -> dict[str, list[np.ndarray]]:
     """Cut what a classifier learns from: large tiles at many scales, flat ones too, at most the cap of each kind.
 
     Returns:
@@ -139,16 +141,19 @@ def scene_tiles(pictures: list[Picture], seed: int) -> dict[str, list[np.ndarray
     """
     rng = np.random.default_rng(seed)
     scenes: dict[str, list[np.ndarray]] = {}
-    for picture in pictures:
-        found: list[np.ndarray] = []
-        for reduction in _SCENE_REDUCTIONS[picture.kind]:
-            found += [t.copy() for t in cut_grid(picture.load(reduction), _SCENE_PX[picture.kind])]
-        order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
-        scenes.setdefault(picture.kind, []).extend(found[i] for i in order)
+    with ThreadPoolExecutor() as pool:
+        for picture, found in zip(pictures, pool.map(_scenes_of, pictures), strict=True):
+            order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
+            scenes.setdefault(picture.kind, []).extend(found[i] for i in order)
     return scenes
 
 
-def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarray:
+def _scenes_of(picture: Picture) -> list[np.ndarray]:
+    side, reductions = _SCENE_PX[picture.kind], _SCENE_REDUCTIONS[picture.kind]
+    return [tile.copy() for reduction in reductions for tile in cut_grid(picture.load(reduction), side)]
+
+
+def training_tiles(pictures: Sequence[Picture], tile_px: int, seed: int) -> np.ndarray:
     """Cut tiles from each picture over its reductions, at most the cap of its kind.
 
     Flat tiles (standard deviation under 12 of 255) teach little and are left out in favour of others.
@@ -158,14 +163,10 @@ def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarr
     """
     rng = np.random.default_rng(seed)
     tiles: list[np.ndarray] = []
-    for picture in pictures:
-        found: list[np.ndarray] = []
-        for reduction in _REDUCTIONS[picture.kind]:
-            image = picture.load(reduction)
-            if min(image.shape[:2]) >= tile_px:
-                found += [t for t in cut_grid(image, tile_px) if t.std() > 12]
-        order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
-        tiles += [found[i] for i in order]
+    with ThreadPoolExecutor() as pool:
+        for picture, found in zip(pictures, pool.map(partial(_tiles_of, tile_px), pictures), strict=True):
+            order = rng.permutation(len(found))[: _PER_PICTURE[picture.kind]]
+            tiles += [found[i] for i in order]
     if not tiles:
         raise ManifestError(
             "no picture is large enough for a tile",
@@ -173,3 +174,42 @@ def training_tiles(pictures: list[Picture], tile_px: int, seed: int) -> np.ndarr
             remedy=f"list pictures of more than {2 * tile_px} px a side",
         )
     return np.stack(tiles)
+
+
+def _tiles_of(tile_px: int, picture: Picture) -> list[np.ndarray]:
+    images = [picture.load(reduction) for reduction in _REDUCTIONS[picture.kind]]
+    return [t for image in images if min(image.shape[:2]) >= tile_px for t in cut_grid(image, tile_px) if t.std() > 12]
+
+
+class StoredTiles(Sequence[np.ndarray]):
+    """Tiles in a ``.npy`` file, looked at where they lie: processes that draw from it share its memory. Picklable.
+
+    Args:
+        path: of an array N,T,T,3, written by :meth:`write`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tiles: np.ndarray | None = None
+
+    @classmethod
+    def write(cls, path: Path, tiles: Sequence[np.ndarray] | np.ndarray) -> StoredTiles:
+        """Write tiles of one size."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.asarray(tiles))
+        return cls(path)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The path alone."""
+        return self.__dict__ | {"_tiles": None}
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._opened()[index]
+
+    def _opened(self) -> np.ndarray:
+        if self._tiles is None:
+            self._tiles = np.load(self._path, mmap_mode="r")
+        return self._tiles

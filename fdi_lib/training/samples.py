@@ -7,7 +7,7 @@ after an interruption see the same samples in the same steps. Knows no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # pairs.py builds on the recipes, which build on this file
     from fdi_lib.training.pairs import PairSource
 
 Batch = dict[str, torch.Tensor]
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))  # axes of B,C,H,W
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,23 @@ def to_batch(rows: Mapping[str, np.ndarray]) -> Batch:
     images = {k: torch.from_numpy(rows[k] * 2 - 1).permute(0, 3, 1, 2).contiguous() for k in ("degraded", "clean")}
     # A copy: rows may lie in memory that is shared and read-only.
     return images | {k: torch.from_numpy(np.array(rows[k])) for k in rows if k not in images}
+
+
+def echoed(fresh: Callable[[int, int], Iterator[Batch]], start: int, steps: int, echo: int) -> Iterator[Batch]:
+    """Batches for the steps ``start ... steps - 1``, each used for ``echo`` steps in a row.
+
+    Data echoing (Choi et al., 2019), for devices that learn faster than samples are made. Again, a batch is seen
+    mirrored: left to right, then top to bottom, then both. What a step sees still depends on its number alone.
+
+    Args:
+        fresh: (first, end) -> the batches of these numbers.
+        start: first step.
+        steps: behind the last one.
+        echo: steps a batch, 1 to 4.
+    """
+    batches = fresh(start // echo, -(-steps // echo))
+    for step in range(start, steps):
+        if step == start or step % echo == 0:
+            batch = next(batches)
+        axes = _MIRRORS[step % echo]
+        yield {name: v.flip(axes) if axes and v.ndim == 4 else v for name, v in batch.items()}

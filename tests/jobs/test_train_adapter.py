@@ -21,7 +21,7 @@ from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.storage.store import Store
 from fdi_lib.training.loop import DivergedError
 from jobs import adapters, train
-from jobs.train_adapter import check_recipes, recipe_of
+from jobs.train_plan import check_recipes, recipe_of
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.pairs import write_pairs
 from tests.s3 import S3Server

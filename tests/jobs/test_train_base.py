@@ -14,7 +14,7 @@ from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.base_files import base_sha256
 from jobs import train
-from jobs.train_adapter import bank_of, plan_of, recipe_of
+from jobs.train_plan import bank_of, plan_of, recipe_of
 from tests.models.conftest import folders, preset  # noqa: F401 - fixtures
 from tests.pairs import write_pairs
 

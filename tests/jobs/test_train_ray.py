@@ -10,7 +10,8 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.adapter import AdapterConfig
 from fdi_lib.training.adapter import LossWeights
-from jobs.train_ray import Plan, _said
+from jobs.train_plan import Plan
+from jobs.train_ray import _said
 
 MANIFEST = TrainManifest.model_validate(
     {"kind": "train", "task": "noise", "data": {"uri": "/d"}, "output": "/o/noise", "max_failures": 2}

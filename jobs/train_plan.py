@@ -1,0 +1,270 @@
+"""From the manifest of an adapter's training to a plan: everything that the training is made of, decided and checked.
+
+Everything that can't work is said here, before anything starts. Knows no Ray: who carries a plan out
+(``train_adapter.py`` on a cluster, ``train_alone.py`` in one process) is another's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fdi_lib.core.degrade import NAMES
+from fdi_lib.errors import ManifestError, WeightsError
+from fdi_lib.manifest import CheckpointSettings, TrainManifest
+from fdi_lib.manifest.locations import local_path
+from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
+from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.base_files import base_sha256, fetch_base
+from fdi_lib.models.checkpoints import file_sha256, is_repository
+from fdi_lib.models.presets import compact_folder, encoder_files
+from fdi_lib.models.stable_diffusion import load_base
+from fdi_lib.models.weights import read_config
+from fdi_lib.storage.pairs import PairRef
+from fdi_lib.training.adapter import NOISY_STARTS, AdapterTraining, LossWeights, fresh_adapter
+from fdi_lib.training.loop import FitSettings
+from fdi_lib.training.pairs import SyntheticPairs, gather, split
+from fdi_lib.training.pictures import Picture, identity_of, read_list, training_tiles
+
+TILE_PX = 144
+# What may change between two runs of the same training; weights count by their hashes, wherever they lie.
+_FREE: dict[str, Any] = {
+    "output": True, "workers": True, "worker": True, "max_failures": True, "checkpoint": True, "watch": True,
+    "storage": True, "wait_s": True, "models": True, "initial": True,
+    "data": {"uri", "pictures", "cache_mib", "storage"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a training of an adapter is made of, decided.
+
+    Args:
+        manifest: its settings; locations are absolute.
+        recipe: hash of all that the result depends on; names the run.
+        config: of the adapter.
+        base: the frozen base, with the hash that every worker must find.
+        fdi: FDI tokens, float32 T,D.
+        weights: of the loss's parts.
+        initial: folder of an adapter to go on from.
+    """
+
+    manifest: TrainManifest
+    recipe: str
+    config: AdapterConfig
+    base: CheckpointSettings
+    fdi: Any
+    weights: LossWeights
+    initial: Path | None = None
+
+    def model(self) -> AdapterTraining:
+        """Load the base and make the adapter."""
+        m = self.manifest
+        start = FDIAdapter.from_pretrained(self.initial) if self.initial else None
+        adapter = fresh_adapter(self.config, torch.from_numpy(self.fdi), m.seed, start)
+        base = load_base(self.base.uri, self.base.revision, self.base.sha256)
+        return AdapterTraining(base, adapter, self.weights, recompute=m.gradient_checkpointing)
+
+    @property
+    def settings(self) -> FitSettings:
+        """The loop's settings."""
+        m = self.manifest
+        names = ("steps", "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "ema_decay", "parts",
+                 "precision")  # fmt: skip
+        given: dict[str, Any] = {name: getattr(m, name) for name in names}
+        return FitSettings(
+            **given, log_every_steps=m.watch.log_every_steps, checkpoint_every_steps=m.checkpoint.every_steps
+        )
+
+    def summary(self, pairs: int, held_out: int, pictures: int) -> dict[str, Any]:
+        """What was trained, and on how much: the beginning of ``training.json``."""
+        m = self.manifest
+        return {
+            "model": "adapter", "task": m.task, "training_sha256": self.recipe, "pairs": pairs, "held_out": held_out,
+            "pictures": pictures, "steps": m.steps, "batch": m.batch, "seed": m.seed,
+        }  # fmt: skip
+
+
+def absolute(manifest: TrainManifest) -> TrainManifest:
+    """The manifest with absolute local paths: workers have other working directories."""
+    uri = manifest.checkpoint.uri or f"{manifest.output}.training"
+    return manifest.model_copy(
+        update={
+            "output": local_path(manifest.output) or manifest.output,
+            "checkpoint": manifest.checkpoint.model_copy(update={"uri": local_path(uri) or uri}),
+            "data": manifest.data.model_copy(update={"uri": local_path(manifest.data.uri) or manifest.data.uri}),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Clean tiles with a recipe: to learn from, held out (of other pictures), from how many pictures, and which."""
+
+    learnt: SyntheticPairs
+    held_out: SyntheticPairs
+    pictures: int
+    identity: list[str]
+
+
+def data_of(manifest: TrainManifest) -> Clean | list[PairRef]:
+    """What is learnt from: made pairs, already parted, or stored ones, not yet looked at.
+
+    Raises:
+        ManifestError: there are too few, or they can't be read.
+    """
+    data, seed = manifest.data, manifest.seed
+    if data.kind != "clean":
+        return gather(data.uri, data.kind, data.storage)[0]
+    pictures = read_list(Path(data.pictures), Path(data.uri), "train")
+    task = data.degradation or manifest.task
+    assert task is not None, "the manifest's own check"
+    check_recipes([task], "data.degradation")
+    if manifest.crop_px > TILE_PX:
+        raise ManifestError(
+            "larger than the tiles that clean pictures are cut into",
+            key="crop_px",
+            value=str(manifest.crop_px),
+            remedy=f"use at most {TILE_PX}",
+        )
+    sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
+    learnt, held = (SyntheticPairs(_tiles_of(tuple(side), seed), task) for side in sides)
+    return Clean(learnt, held, len(sides[0]), identity_of(pictures))
+
+
+@lru_cache(maxsize=2)  # one after the other, adapters learn from the same pictures
+def _tiles_of(pictures: tuple[Picture, ...], seed: int) -> np.ndarray:
+    return training_tiles(pictures, TILE_PX, seed)
+
+
+def check_recipes(names: Sequence[str], key: str) -> None:
+    """Refuse a degradation that nothing here can make.
+
+    Raises:
+        ManifestError: names it.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ManifestError("no such recipe", key=key, value=unknown[0], remedy=f"use some of: {', '.join(NAMES)}")
+
+
+def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> str:
+    """Hash of all that a training's result depends on: the manifest's dials, the data, the weights' hashes."""
+    # What says nothing of its own leaves the recipe what it was before there was such a setting.
+    free = {**_FREE, "data": set(_FREE["data"])}
+    free |= {} if manifest.adapter.model_dump(exclude_defaults=True) else {"adapter": True}
+    free |= {} if manifest.echo > 1 else {"echo": True}
+    free["data"] |= set() if manifest.data.versions > 1 else {"versions"}
+    dials = manifest.model_dump_json(exclude=free)
+    if manifest.initial:
+        name = "adapter.safetensors" if manifest.model == "adapter" else f"{manifest.model}.safetensors"
+        initial = Path(manifest.initial, name)
+        if not initial.is_file():
+            raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
+        weights += (file_sha256(initial),)
+    return hashlib.sha256(json.dumps([dials, list(data), list(weights)]).encode()).hexdigest()
+
+
+def bank_of(manifest: TrainManifest) -> ReferenceBank:
+    """The bank that holds the task's FDI, checked against the encoder.
+
+    Raises:
+        WeightsError: it is missing, or was built with another encoder.
+    """
+    return ReferenceBank.from_pretrained(bank_folder(manifest), encoder_files(manifest.models.encoder).sha256)
+
+
+def _base(manifest: TrainManifest) -> CheckpointSettings:
+    """The base that the manifest names, complete, with its hash and, where it lies on a disk, its absolute path.
+
+    Raises:
+        WeightsError: it can't be had, or has another hash.
+    """
+    given = manifest.models.base or CheckpointSettings(uri=str(compact_folder() / "base"))
+    found = base_sha256(fetch_base(given.uri, given.revision, given.sha256))
+    uri = given.uri if is_repository(given.uri) else str(Path(given.uri).absolute())
+    return given.model_copy(update={"uri": uri, "sha256": found})
+
+
+def bank_folder(manifest: TrainManifest) -> Path:
+    """Where the bank lies."""
+    return Path(manifest.models.bank or compact_folder() / "bank").absolute()
+
+
+def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -> Plan:
+    """Decide everything; with pairs, but for their FDI, which is found when they are looked at (zeros until then).
+
+    Args:
+        manifest: of the training.
+        data: identity of what is learnt from.
+        bank: that holds the FDI of made degradations.
+
+    Raises:
+        ManifestError, WeightsError: names what doesn't fit together.
+    """
+    task = manifest.task
+    assert task is not None, "the manifest's own check"
+    check_trackers(manifest.watch.trackers)
+    made = manifest.data.kind == "clean"
+    if made and task not in bank.names:
+        raise ManifestError(
+            "the bank has no FDI for it", key="task", value=task, remedy="add it with `fdi bank build` first"
+        )
+    frozen = _base(manifest)
+    base, found_sha256 = load_base(frozen.uri, frozen.revision), str(frozen.sha256)
+    if manifest.crop_px % base.multiple_px:
+        remedy = f"use a multiple of {base.multiple_px}"
+        raise ManifestError("doesn't fit the base", key="crop_px", value=str(manifest.crop_px), remedy=remedy)
+    fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
+    initial = Path(manifest.initial).absolute() if manifest.initial else None
+    if initial:
+        _check_initial(initial, found_sha256)
+    weights = manifest.loss
+    noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
+    known = hashlib.sha256(fdi.tobytes()).hexdigest()
+    if not made:
+        known = file_sha256(bank_folder(manifest) / "bank.safetensors")
+    recipe = recipe_of(manifest, data, found_sha256, bank.encoder_sha256, known)
+    config = AdapterConfig.for_base(
+        base,
+        task,
+        (fdi.shape[0], fdi.shape[1]),
+        **manifest.adapter.model_dump(),
+        init=manifest.init,
+        start_t=manifest.start_t,
+        training_sha256=recipe,
+        base_sha256=found_sha256,
+        encoder_sha256=bank.encoder_sha256,
+    )
+    return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker whose library isn't installed.
+
+    Raises:
+        ManifestError: names it.
+    """
+    for tracker in set(names) - {"tensorboard"}:
+        if find_spec(tracker) is None:
+            raise ManifestError(
+                "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
+            )
+
+
+def _check_initial(folder: Path, base_sha256: str) -> None:
+    made_for = read_config(folder).get("base_sha256")
+    if made_for != base_sha256:
+        raise WeightsError(
+            f"initial: {folder} was made for base {str(made_for)[:12]}, models.base is {base_sha256[:12]}; "
+            "name its own base, or start from nothing"
+        )
