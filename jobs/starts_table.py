@@ -36,7 +36,7 @@ _LEVELS = (0.5, 1.5)  # times the adapter's own
 _STEPS_ELSEWHERE = (1, 4)  # at a level that is not the adapter's own
 _FEWEST = 2  # tiles of any schedule
 _FEW = 4  # steps: tiles for the first look shrink from so many, and contenders get all tiles up to so many
-_CONTENDS_DB = 2.0  # as near to the best on its first tiles, a schedule gets more
+_CONTENDERS, _CONTENDS_DB = 8, 2.0  # so many best get more tiles than the first, if as near to the best of all
 
 _FIGURES = ("psnr", "ssim", "seconds", "cpu_seconds")  # of each tile
 
@@ -118,8 +118,8 @@ def measured(
 ) -> list[Row]:
     """The rows of the schedules wanted, in that order; what they lack is measured, added and kept.
 
-    All are tried on the first few tiles; those that come near the best there are measured on more, the fewer the more
-    steps they take.
+    All are tried on the first few tiles; the best there, if near to the very best, are measured on more, the fewer the
+    more steps they take.
 
     Args:
         sampler: that restores.
@@ -148,10 +148,10 @@ def measured(
 
     for i in range(len(wanted)):
         extend(i, looks[i] if i else len(samples))
-    over = [_over(row, found[0], look).mean() for row, look in zip(found, looks, strict=True)]
-    for i, (_, schedule) in enumerate(wanted):
+    over = [float(_over(row, found[0], look).mean()) for row, look in zip(found, looks, strict=True)]
+    for i in sorted(range(len(wanted)), key=lambda i: -over[i])[:_CONTENDERS]:
         if over[i] >= max(over) - _CONTENDS_DB:
-            extend(i, min(len(samples), max(_FEWEST, len(samples) * _FEW // schedule.steps)))
+            extend(i, min(len(samples), max(_FEWEST, len(samples) * _FEW // wanted[i][1].steps)))
     return found
 
 

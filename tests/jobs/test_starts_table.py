@@ -85,6 +85,14 @@ def test_near_schedules_are_measured_on_more_tiles_and_an_interruption_costs_a_r
     assert measured(again, wanted, samples(12), rows, lambda: kept.append(-1)) == found and -1 not in kept
 
 
+def test_of_many_near_schedules_the_eight_best_contend() -> None:
+    wanted = [("haze", Schedule("input", 0.7, steps, 1.0)) for steps in (1, 2, 3, 4)]
+    wanted += [("haze", Schedule("input", level, 2, 1.0)) for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
+    sampler: Any = FakeSampler({1: 10, 2: 10, 3: 11, 4: 9})
+    found = measured(sampler, wanted, samples(12), [], lambda: None)
+    assert [len(row["psnr"]) for row in found] == [12, 12, 2, 12, 12, 12, 12, 12, 12, 2]
+
+
 def row(schedule: Schedule, psnr: list[float], seconds: float) -> dict[str, Any]:
     spent = {"seconds": [seconds] * len(psnr), "cpu_seconds": [2 * seconds] * len(psnr)}
     return asdict(schedule) | {"psnr": psnr, "ssim": [0.5] * len(psnr)} | spent
