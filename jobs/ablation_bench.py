@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core import metrics
-from fdi_lib.core.protocol import Sample, Tile, as_float, degrade_tile, quantise, spread
+from fdi_lib.core.protocol import Sample, as_float, quantise
 from fdi_lib.errors import FDIError
-from fdi_lib.manifest import TrainManifest, load_manifest
-from fdi_lib.training.adapter import AdapterTraining, LossWeights, train_adapter
-from fdi_lib.training.pairs import PairSource
-from jobs.evaluate import split_tiles
-from jobs.train_plan import Plan, bank_of, data_of, plan_of
+from fdi_lib.manifest import TrainManifest
+from fdi_lib.training.adapter import AdapterTraining, LossWeights
+from fdi_lib.training.measure import scores
+from jobs.bench_recipes import degraded, short, trained
+from jobs.train_plan import Clean, bank_of, data_of, plan_of
 
 TASKS = ("haze", "low_light", "noise", "scratch")
 # Variant -> adapter.parts, as in the paper's order; the frozen base by itself is an adapter that learnt nothing.
@@ -41,8 +41,7 @@ VARIANTS = {
     "full": "full",
 }
 _PAPER = {"base": 15.33, "modulator": 15.90, "decoupling": 21.49, "full": 24.14}  # average of its own four tasks
-_TILE_PX, _TILES = 256, 32
-_RECIPES = "manifests/train/compact/{}.yaml"
+_TILES = 32
 
 
 def run(out: Path, steps: int, count: int, tasks: Sequence[str], checkpoint_every: int) -> dict[str, Any]:
@@ -54,33 +53,29 @@ def run(out: Path, steps: int, count: int, tasks: Sequence[str], checkpoint_ever
     """
     rows: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        given = [f"steps={steps}", f"warmup_steps={steps // 4}", f"checkpoint.every_steps={checkpoint_every}"]
-        recipes: dict[str, Any] = {
-            variant: load_manifest(_RECIPES.format(task), [*given, f"adapter.parts={parts}"], "train")
+        recipes = {
+            variant: short(task, steps, checkpoint_every, f"adapter.parts={parts}")
             for variant, parts in VARIANTS.items()
         }
-        tiles = split_tiles(recipes["full"].data.pictures, recipes["full"].data.uri, "test", _TILE_PX)
-        rows[task] = compared(recipes, tiles, count, out)
+        rows[task] = compared(recipes, degraded(recipes["full"], "test", count), count, out)
     result = summary(rows) | {"steps": steps, "tiles": count}
     (out / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
     _print(result)
     return result
 
 
-def compared(recipes: dict[str, TrainManifest], tiles: Sequence[Tile], count: int, out: Path) -> dict[str, Any]:
+def compared(recipes: dict[str, TrainManifest], samples: Sequence[Sample], count: int, out: Path) -> dict[str, Any]:
     """Every variant of one task: ``psnr_in``, and by variant ``psnr_out`` in dB and ``parameters``.
 
     Args:
         recipes: training manifest by variant.
-        tiles: clean ones, of which ``count`` are degraded by the protocol of ``fdi evaluate`` and restored.
-        count: of tiles.
+        samples: degraded tiles that each restores.
+        count: of tiles that were asked for.
         out: where finished variants lie.
     """
     first = next(iter(recipes.values()))
     bank, data = bank_of(first), data_of(first)
-    assert not isinstance(data, list), "the recipes degrade clean pictures"
-    assert first.task is not None, "the manifest's own check"
-    samples = [degrade_tile([first.task], tile, 0) for tile in spread(tiles, count, 0)]
+    assert isinstance(data, Clean), "the recipes degrade clean pictures"
     figures: dict[str, Any] = {"psnr_in": _mean_psnr(samples, [s.pixels for s in samples])}
     for variant, manifest in recipes.items():
         plan = plan_of(manifest, data.identity, bank)
@@ -88,7 +83,7 @@ def compared(recipes: dict[str, TrainManifest], tiles: Sequence[Tile], count: in
         kept = out / f"{manifest.task}-{variant}.json"
         key = {"recipe": plan.recipe, "tiles": count}
         if not (kept.is_file() and key.items() <= json.loads(kept.read_text()).items()):
-            model = _trained(plan, data.learnt, out / "training" / kept.stem) if variant != "base" else plan.model()
+            model = trained(plan, data.learnt, out / "training" / kept.stem) if variant != "base" else plan.model()
             parameters = sum(p.numel() for p in model.adapter.parameters()) * (variant != "base")
             found = {"psnr_out": _mean_psnr(samples, _restored(model, samples)), "parameters": parameters}
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -109,14 +104,6 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"tasks": rows, "mean": {"psnr_in": before} | mean, "as_in_the_paper": ours == sorted(ours)}
 
 
-def _trained(plan: Plan, pairs: PairSource, folder: Path) -> AdapterTraining:
-    """The variant, trained in this process by the trainer's own function."""
-    m, model = plan.manifest, plan.model()
-    folder = folder.with_name(f"{folder.name}-{plan.recipe[:12]}")  # a checkpoint of other settings is not gone on from
-    train_adapter(model, pairs, plan.settings, batch=m.batch, crop_px=m.crop_px, seed=m.seed, folder=folder)
-    return model
-
-
 def _restored(model: AdapterTraining, samples: Sequence[Sample]) -> list[np.ndarray]:
     """The samples restored, uint8."""
     made = []
@@ -127,8 +114,7 @@ def _restored(model: AdapterTraining, samples: Sequence[Sample]) -> list[np.ndar
 
 
 def _mean_psnr(samples: Sequence[Sample], images: Sequence[np.ndarray]) -> float:
-    pairs = zip(samples, images, strict=True)
-    return float(np.mean([metrics.psnr(as_float(image), as_float(s.tile.pixels)) for s, image in pairs]))
+    return float(scores(metrics.psnr, samples, images).mean())
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -19,10 +19,11 @@ from rich.table import Table
 from fdi_lib.core import metrics
 from fdi_lib.core.decision import Decision, Restored, told
 from fdi_lib.core.order import in_order_of_damage, in_order_of_repair
-from fdi_lib.core.protocol import Sample, as_float, degrade_tile, key_seed, spread
+from fdi_lib.core.protocol import Sample, degrade_tile, key_seed, spread
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import EvaluateManifest, StorageSettings, load_manifest
 from fdi_lib.storage.store import Store
+from fdi_lib.training.measure import scores
 from jobs.evaluate import chosen_mixtures, split_tiles
 
 _CHUNK = 32  # tiles handed to the restorer at once
@@ -137,10 +138,7 @@ def _restored(samples: Sequence[Sample], decisions: Sequence[Decision], restorer
 def _scores(samples: Sequence[Sample], made: Sequence[Restored]) -> np.ndarray:
     """PSNR of each tile; what came out not finite stays as it was."""
     pairs = zip(samples, made, strict=True)
-    return np.array([
-        metrics.psnr(as_float(s.pixels if one.pixels is None else one.pixels), as_float(s.tile.pixels))
-        for s, one in pairs
-    ])  # fmt: skip
+    return scores(metrics.psnr, samples, [s.pixels if one.pixels is None else one.pixels for s, one in pairs])
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -125,15 +125,22 @@ def _in_chunks(work: Callable[[list[np.ndarray]], list[np.ndarray]], images: lis
     return [out for start in range(0, len(images), _CHUNK) for out in work(images[start : start + _CHUNK])]
 
 
-def _psnr(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([metrics.psnr(as_float(o), as_float(s.tile.pixels)) for s, o in zip(samples, outputs, strict=True)])
-
-
-def _mean(
+def scores(
     score: Callable[[np.ndarray, np.ndarray], float], samples: Sequence[Sample], outputs: Sequence[np.ndarray]
-) -> float:
+) -> np.ndarray:
+    """One score a sample, of what a reader of the written 8-bit file would see.
+
+    Args:
+        score: of :mod:`fdi_lib.core.metrics`, of an image and its reference.
+        samples: with the references.
+        outputs: for each sample an image of its shape, uint8.
+    """
     pairs = zip(samples, outputs, strict=True)
-    return float(np.mean([score(as_float(out), as_float(sample.tile.pixels)) for sample, out in pairs]))
+    return np.array([score(as_float(out), as_float(sample.tile.pixels)) for sample, out in pairs])
+
+
+def _psnr(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> np.ndarray:
+    return scores(metrics.psnr, samples, outputs)
 
 
 class _Ceilings:
@@ -175,10 +182,10 @@ def _single(
         "gain_db_classified": (_psnr(samples, _restored(samples, decisions, restorer)) - before).mean(),
         "gain_db_without_fidelity": (_psnr(samples, _restored(samples, known, bare)) - before).mean(),
         "gain_db_fidelity_only": (_psnr(samples, refined) - before).mean(),
-        "ssim_in": _mean(metrics.ssim, samples, inputs),
-        "ssim_out": _mean(metrics.ssim, samples, outputs),
-        "ms_ssim_in": _mean(metrics.ms_ssim, samples, inputs),
-        "ms_ssim_out": _mean(metrics.ms_ssim, samples, outputs),
+        "ssim_in": scores(metrics.ssim, samples, inputs).mean(),
+        "ssim_out": scores(metrics.ssim, samples, outputs).mean(),
+        "ms_ssim_in": scores(metrics.ms_ssim, samples, inputs).mean(),
+        "ms_ssim_out": scores(metrics.ms_ssim, samples, outputs).mean(),
         "classical": method.label,
         "classical_gain_db": (_psnr(samples, classical) - before).mean(),
         "found": np.mean([{n for n, _ in d.adapters} == {name} for d in decisions]),

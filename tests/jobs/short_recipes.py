@@ -1,0 +1,38 @@
+"""A recipe for haze on a few small pictures, in place of the shipped ones; import ``out`` to use it as a fixture."""
+
+# ruff: noqa: F811 - `preset` is a fixture that lies with the tests of the models
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+import yaml
+
+from jobs import bench_recipes
+from tests.models.conftest import preset  # noqa: F401 - a fixture
+
+SPLITS = ("train", "train", "train", "calibration", "test")
+
+
+@pytest.fixture
+def out(tmp_path: Path, preset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the recipe in place; returns an output folder beside its pictures, ``pictures/NUMBER.png`` by split."""
+    rows = ["picture\tgroup_id\tkind\tsha256\tsplit"]
+    (tmp_path / "pictures").mkdir()
+    for i, split in enumerate(SPLITS):
+        pixels = np.kron(np.random.default_rng(i).integers(90, 160, (20, 20, 3)), np.ones((30, 30, 1)))
+        data = pyvips.Image.new_from_array(pixels.astype(np.uint8), interpretation="srgb").pngsave_buffer()
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(data)
+        rows.append(f"{i}.png\tg{i}\tphoto\t{hashlib.sha256(data).hexdigest()}\t{split}")
+    (tmp_path / "list.tsv").write_text("\n".join(rows))
+    models = {"encoder": str(preset / "encoder"), "base": str(preset / "base"), "bank": str(preset / "bank")}
+    (tmp_path / "haze.yaml").write_text(yaml.safe_dump({
+        "kind": "train", "task": "haze", "models": models, "output": str(tmp_path / "adapter"), "batch": 2,
+        "data": {"uri": str(tmp_path / "pictures"), "pictures": str(tmp_path / "list.tsv"), "kind": "clean"},
+        "crop_px": 32,
+    }))  # fmt: skip
+    monkeypatch.setattr(bench_recipes, "_RECIPES", str(tmp_path / "{}.yaml"))
+    return tmp_path / "out"
