@@ -1,47 +1,91 @@
-"""``fdi train`` of a base: the picture list, the steps, the trackers it is asked for."""
+"""Without Ray a training gives what it gives on Ray's workers, step by step, and refuses what needs Ray."""
+
+# ruff: noqa: F811 - `preset` is a fixture that lies with the tests of the models
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
+from fdi_lib.models.adapter import FDIAdapter
 from jobs import train
+from jobs.train_alone import main, run
+from tests.models.conftest import preset  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One listed picture, just large enough for a tile."""
+    """Two listed pictures, each just large enough for a tile."""
     root = tmp_path_factory.mktemp("pictures")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)).save(root / "a.png")
-    sha256 = hashlib.sha256((root / "a.png").read_bytes()).hexdigest()
-    (root / "list.tsv").write_text(f"picture\tgroup_id\tkind\tsha256\tsplit\na.png\ta\tphoto\t{sha256}\ttrain\n")
+    lines = ["picture\tgroup_id\tkind\tsha256\tsplit\n"]
+    for i, name in enumerate("ab"):
+        pixels = np.random.default_rng(i).integers(0, 255, (300, 300, 3), np.uint8)
+        Image.fromarray(pixels).save(root / f"{name}.png")
+        sha256 = hashlib.sha256((root / f"{name}.png").read_bytes()).hexdigest()
+        lines.append(f"{name}.png\t{name}\tphoto\t{sha256}\ttrain\n")
+    (root / "list.tsv").write_text("".join(lines))
     return root
 
 
-def manifest(pictures: Path, output: Path, **keys: Any) -> TrainManifest:
-    data = {"uri": str(pictures), "kind": "clean", "pictures": str(pictures / "list.tsv")}
-    values = {"kind": "train", "model": "base", "data": data, "output": str(output), "steps": 1, "batch": 1,
-              "crop_px": 32, "checkpoint": {"uri": str(output.parent / "work")}}  # fmt: skip
-    return TrainManifest.model_validate(values | keys)
+def settings(pictures: Path, preset: Path, output: Path, **keys: object) -> dict[str, object]:
+    return {
+        "kind": "train", "task": "haze", "data": {"uri": str(pictures), "pictures": str(pictures / "list.tsv")},
+        "models": {"encoder": str(preset / "encoder"), "base": str(preset / "base"), "bank": str(preset / "bank")},
+        "output": str(output), "steps": 4, "batch": 2, "crop_px": 32, "warmup_steps": 1, "echo": 2,
+        "checkpoint": {"every_steps": 2}, "watch": {"log_every_steps": 1, "validation_crops": 2, "trackers": []},
+        "worker": {"cpus": 0.5, "memory_gib": 0.5},
+    } | keys  # fmt: skip
 
 
-@pytest.mark.parametrize("trackers", [(), ("tensorboard",)])
-def test_curves_of_a_base_go_to_the_trackers_that_are_named(
-    pictures: Path, tmp_path: Path, trackers: tuple[str, ...]
+def losses(output: Path) -> list[float]:
+    rows = [json.loads(line) for line in (output / "training-log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_it_takes_the_steps_that_workers_on_ray_take(pictures: Path, preset: Path, tmp_path: Path) -> None:
+    alone, on_ray = (
+        TrainManifest.model_validate(settings(pictures, preset, tmp_path / name)) for name in ("alone", "ray")
+    )
+    here, there = run(alone, workers=1), train.run(on_ray)
+    assert here["training_sha256"] == there["training_sha256"]
+    assert losses(tmp_path / "alone") == pytest.approx(losses(tmp_path / "ray"), rel=1e-5)
+    one, other = (FDIAdapter.from_pretrained(tmp_path / name).state_dict() for name in ("alone", "ray"))
+    for name, value in one.items():
+        np.testing.assert_allclose(value.numpy(), other[name].numpy(), atol=1e-3, err_msg=name)
+    assert run(alone, workers=0)["already_done"]
+
+
+def test_manifests_are_trained_in_turn_with_the_changes_that_are_given(
+    pictures: Path, preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = train.run(manifest(pictures, tmp_path / "base", watch={"trackers": list(trackers)}))
-    assert summary["steps"] == 1 and (tmp_path / "base" / "base.safetensors").is_file()
-    assert bool(list((tmp_path / "work").rglob("events.*"))) == bool(trackers)
+    paths = []
+    for task in ("haze", "noise"):
+        path = tmp_path / f"{task}.yaml"
+        path.write_text(json.dumps(settings(pictures, preset, tmp_path / task, task=task)))  # JSON is YAML
+        paths.append(str(path))
+    assert main([*paths, "steps=1"]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["task"], row["steps"]) for row in said] == [("haze", 1), ("noise", 1)]
+    assert (tmp_path / "noise" / "adapter.safetensors").is_file()
 
 
-def test_a_tracker_that_isn_t_installed_is_refused_first(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"mlflow.*not installed"):
-        train.run(manifest(pictures, tmp_path / "base", watch={"trackers": ["mlflow"]}))
-    assert not list(tmp_path.iterdir())
+def test_pairs_of_somebodys_own_need_ray(
+    pictures: Path, preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("degraded", "clean"):
+        (tmp_path / "pairs" / side).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "pairs" / side / f"{i}.png").write_bytes(b"")
+    path = tmp_path / "pairs.yaml"
+    data = {"kind": "pairs", "uri": str(tmp_path / "pairs")}
+    path.write_text(json.dumps(settings(pictures, preset, tmp_path / "out", data=data)))
+    assert main([str(path)]) == 2
+    assert "data.kind = 'pairs'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -152,3 +152,17 @@ def test_a_bank_without_a_degradation_is_calibrated_anew(bank):
     assert "haze" in _routes(bank, hazy) and "haze" not in _routes(alone, hazy)
     with pytest.raises(KeyError):
         alone.without("haze")
+
+
+def test_processes_damage_the_pictures_as_this_one_does():
+    content, held_out = _pictures(12, 0), _pictures(8, 1)
+    one, other = (
+        build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:6], held_out, np.ones(8),
+                   clean_false_positive_rate=0.02, seed=0, workers=workers)
+        for workers in (0, 1)
+    )  # fmt: skip
+    for a, b in zip(one.entries, other.entries, strict=True):
+        np.testing.assert_array_equal(a.tokens_TD, b.tokens_TD)
+        np.testing.assert_array_equal(a.held_out_MD, b.held_out_MD)
+    np.testing.assert_array_equal(one.mixed_MD, other.mixed_MD)
+    np.testing.assert_array_equal(one.clean_ND, other.clean_ND)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fdi_lib.errors import ManifestError
-from fdi_lib.training.pictures import read_list
+from fdi_lib.training.pictures import StoredTiles, read_list
 
 HEAD = "picture\tgroup_id\tkind\tlicence\tsha256\tsplit\n"
 
@@ -46,3 +48,13 @@ def test_a_list_that_can_t_be_used_is_refused_by_name(table: Path, text: str, me
     table.write_text(text)
     with pytest.raises(ManifestError, match=message):
         read_list(table, table.parent, "train")
+
+
+def test_stored_tiles_are_the_tiles_and_travel_as_a_path(tmp_path: Path) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3)).astype(np.uint8)
+    stored = StoredTiles.write(tmp_path / "new" / "tiles.npy", list(tiles))
+    assert len(stored) == 5
+    np.testing.assert_array_equal(stored[3], tiles[3])
+    sent = pickle.dumps(stored)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(np.stack(list(pickle.loads(sent))), tiles)
