@@ -58,7 +58,7 @@ def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.
             else "See the adapters' cards and docs/benchmarks.md.",
             data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {sources}.\n"
             "The weights are released under Apache-2.0.",
-            limits="Trained on small crops of a few dozen photographs with synthetic damage, on two CPU cores. "
+            limits="Trained on small crops of a few dozen photographs with synthetic damage. "
             "Real damage differs;\nlook at the review queue and the report before publishing anything.",
         )
         (folder / "README.md").write_text(text)
