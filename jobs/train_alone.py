@@ -1,6 +1,6 @@
 """``python -m jobs.train_alone MANIFEST... [key=value ...] [--workers N]``: trainings in this process, one by one.
 
-The same as ``fdi train`` of each manifest in turn, for one machine without Ray: a GPU that is lent for some minutes,
+The same as ``fdi train`` of each manifest in turn, for one machine without Ray: a GPU that is rented for some minutes,
 say. Samples depend on their index alone, so the same steps are taken; ``--workers`` processes make them ahead. Learns
 from clean pictures only; an adapter keeps its last averaged weights. Does NOT know pairs of somebody's own.
 """

@@ -112,14 +112,21 @@ class _Steps(Dataset[Any]):
         return to_batch(self._samples.rows(self._shard.indices(step)))
 
 
-def throughput(base: Path, steps: int, repeats: int, precision: str) -> dict[str, Any]:
-    """Steps per second of trainer and bare loop, interleaved; the first fifth of the steps isn't counted."""
+def throughput(base: Path, steps: int, repeats: int, **step: Any) -> dict[str, Any]:
+    """Steps per second of trainer and bare loop, interleaved; the first fifth of the steps isn't counted.
+
+    Args:
+        base: folder of a base.
+        steps: of a run.
+        repeats: interleaved pairs of runs.
+        step: what a step is: ``batch``, ``crop_px``, ``precision``; computed at once, as the bare loop does.
+    """
     pairs, skip = SyntheticPairs(tiles(200, 144), _TASK), steps // 5
     found: dict[str, list[float]] = {"trainer": [], "bare": []}
     for i in range(repeats):
         with TemporaryDirectory(prefix="fdi-bench-") as folder:
             every = {"log_every_steps": skip, "validation_crops": 8}
-            made = plan(Path(folder), base, steps=steps, batch=8, crop_px=96, precision=precision, watch=every)
+            made = plan(Path(folder), base, steps=steps, parts=1, watch=every, **step)
             rows = trainer(made, pairs)[1:]
             found["trainer"].append(len(rows) / sum(1 / row["steps_per_s"] for row in rows))
             found["bare"].append(bare_steps_per_s(made, pairs, skip))
@@ -155,11 +162,14 @@ def main() -> int:
     parser.add_argument("--base", type=Path, default=compact_folder() / "base", help="folder of a base")
     parser.add_argument("--steps", type=int, default=100, help="of a throughput run")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved pairs of throughput runs")
+    parser.add_argument("--batch", type=int, default=32, help="of a throughput run; the shipped recipes have 32")
+    parser.add_argument("--crop-px", type=int, default=128, help="of a throughput run; the shipped recipes have 128")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     args = parser.parse_args()
     result: dict[str, Any] = {}
     if "throughput" in args.sections:
-        result["throughput"] = throughput(args.base, args.steps, args.repeats, args.precision)
+        step = {"batch": args.batch, "crop_px": args.crop_px, "precision": args.precision}
+        result["throughput"] = throughput(args.base, args.steps, args.repeats, **step)
         print(f"trainer over bare loop, median: {result['throughput']['ratio']}")
     if "curve" in args.sections:
         result["curve"] = curve(args.base, 200)
