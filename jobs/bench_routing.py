@@ -44,7 +44,7 @@ def measure() -> list[dict[str, Any]]:
         ``images_per_s``.
     """
     table = []
-    with joined(Amount(cpus=1.0)):
+    with joined([(Amount(cpus=1.0), 1)]):
         for routes in ROUTES:
             for mix, exponent in MIXES.items():
                 drawn = _drawn(routes, exponent)

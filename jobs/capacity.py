@@ -14,6 +14,7 @@ import ray
 from ray._private.state import state  # where Ray Data and Ray Train look, too
 
 _GIB = 2**30
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,24 @@ class Amount:
         return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs, {self.memory / _GIB:.1f} GiB"
 
     def holds(self, part: Amount) -> int:
-        """How often ``part`` fits."""
-        pairs = [(self.cpus, part.cpus), (self.gpus, part.gpus), (self.memory, part.memory)]
-        return min(math.floor(have / need + 1e-9) for have, need in pairs if need > 0)
+        """How often ``part`` fits; a share of a GPU is one of a single device."""
+        pairs = [(self.cpus, part.cpus), (self.memory, part.memory)]
+        times = [math.floor(have / need + _ROUNDING) for have, need in pairs if need > 0]
+        if part.gpus >= 1:
+            times.append(math.floor(self.gpus / part.gpus + _ROUNDING))
+        elif part.gpus > 0:
+            devices = math.floor(self.gpus + _ROUNDING)
+            rest = max(0.0, self.gpus - devices)  # of a device that something else has a share of
+            times.append(devices * math.floor(1 / part.gpus + _ROUNDING) + math.floor(rest / part.gpus + _ROUNDING))
+        return min(times)
+
+
+Workers = Sequence[tuple[Amount, int]]  # what one worker needs, all of it on one node, and how many there must be
+
+
+def total(workers: Workers) -> Amount:
+    """What they need together."""
+    return reduce(Amount.__add__, (one * count for one, count in workers), Amount())
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,18 @@ class Capacity:
         """Of all nodes together."""
         return reduce(Amount.__add__, self.nodes, Amount())
 
-    def shortage(self, least: Amount, workers: Sequence[Amount]) -> str:
-        """Say what is missing for ``least`` in all, and for each of ``workers`` on one node; "" where nothing is."""
-        if self.total.holds(least) < 1:
-            return f"the smallest pools need {least}, the cluster has {self.total}"
-        for worker in workers:
-            if not any(node.holds(worker) for node in self.nodes):
+    def shortage(self, workers: Workers) -> str:
+        """Say what is missing for all of them together, or for one kind that has the nodes to itself; "" if nothing."""
+        have, least = self.total, total(workers)
+        if have.cpus < least.cpus - _ROUNDING or have.gpus < least.gpus - _ROUNDING or have.memory < least.memory:
+            return f"the smallest pools need {least}, the cluster has {have}"
+        for worker, count in workers:
+            places = sum(node.holds(worker) for node in self.nodes)
+            if not places and count:
                 largest = max(self.nodes, key=lambda node: (node.gpus, node.cpus, node.memory))
                 return f"one worker needs {worker} on one node, the largest node has {largest}"
+            if places < count:
+                return f"{count} workers need {worker} each, on one node; the nodes have room for {places}"
         return ""
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from fdi_lib.manifest import Pools
 from fdi_lib.manifest.locations import redact
 from fdi_lib.manifest.settings import ClassifyPool, DecodePool, RestorePool
 from jobs import capacity
-from jobs.capacity import Amount
+from jobs.capacity import Amount, Workers
 
 log = logging.getLogger(__name__)
 _GIB = 2**30
@@ -58,9 +58,9 @@ class Rest:
         """Nothing."""
 
 
-def stream_needs(pools: Pools) -> Amount:
-    """What reading and classifying need at the least: one decode task and the smallest classify pool."""
-    return _one(pools.decode) + _one(pools.classify) * pools.classify.min
+def stream_needs(pools: Pools) -> list[tuple[Amount, int]]:
+    """Workers that read and classify, at the least: one decode task and the smallest classify pool."""
+    return [(_one(pools.decode), 1), (_one(pools.classify), pools.classify.min)]
 
 
 def _one(pool: DecodePool | ClassifyPool | RestorePool) -> Amount:
@@ -81,25 +81,23 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
         FDIError: the cluster does not answer, or does not hold them within ``wait_s``.
     """
     one = _one(pools.restore) if restoring else Amount()
-    least = stream_needs(pools) + one * pools.restore.min
-    workers = [_one(pools.decode), _one(pools.classify), *([one] if restoring else [])]
-    with joined(least, wait_s, workers) as have:
-        actors = min(pools.restore.max, (have - stream_needs(pools)).holds(one)) if restoring else 0
+    stream = stream_needs(pools)
+    with joined([*stream, (one, pools.restore.min)] if restoring else stream, wait_s) as have:
+        actors = min(pools.restore.max, (have - capacity.total(stream)).holds(one)) if restoring else 0
         with DataContext.current(_data_context(have - one * actors)):
             yield actors
 
 
 @contextmanager
-def joined(least: Amount, wait_s: float = 0.0, workers: Sequence[Amount] = ()) -> Iterator[Amount]:
+def joined(workers: Workers, wait_s: float = 0.0) -> Iterator[Amount]:
     """For the block, the cluster that RAY_ADDRESS names or that this process had joined, else one on this machine.
 
     Args:
-        least: what it must have in all.
+        workers: what it must have room for.
         wait_s: how long to wait for nodes.
-        workers: what must fit on one node each.
 
     Yields:
-        What it has, which is at least ``least``.
+        What it has in all.
 
     Raises:
         CapacityError: this machine alone, or the cluster as far as its autoscaler may make it grow, can never hold it.
@@ -108,9 +106,9 @@ def joined(least: Amount, wait_s: float = 0.0, workers: Sequence[Amount] = ()) -
     ours = not ray.is_initialized()
     can_grow = not ours or bool(os.environ.get("RAY_ADDRESS"))
     if ours:
-        _start(least)
+        _start(capacity.total(workers))
     try:
-        yield _wait_for(least, workers, wait_s if can_grow else None)
+        yield _wait_for(workers, wait_s if can_grow else None)
     finally:
         if ours:
             ray.shutdown()
@@ -177,18 +175,18 @@ def _no_cluster(address: str, why: str) -> FDIError:
     return FDIError(f"RAY_ADDRESS = {redact(address)}: {why}; {remedy}")
 
 
-def _wait_for(least: Amount, workers: Sequence[Amount], wait_s: float | None) -> Amount:
+def _wait_for(workers: Workers, wait_s: float | None) -> Amount:
     """Return what the cluster has once it suffices; None waits for nothing, as nothing can come."""
     deadline, told = time.monotonic() + (wait_s or 0), -math.inf
     while True:
         have = capacity.present()
-        missing = have.shortage(least, workers)
+        missing = have.shortage(workers)
         if not missing:
             return have.total
         if wait_s is None:
             raise CapacityError(f"{missing}; lower pools.*.min or gpus, or set RAY_ADDRESS to a larger cluster")
         most = capacity.possible(have)
-        if most and (never := most.shortage(least, workers)):
+        if most and (never := most.shortage(workers)):
             raise CapacityError(f"{never} when its autoscaler has done all it may; raise its limits, or lower pools.*")
         if time.monotonic() >= deadline:
             raise FDIError(f"{missing}; add nodes, or lower pools.*.min, cpus, gpus or memory_gib")

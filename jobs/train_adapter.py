@@ -22,7 +22,7 @@ from fdi_lib.training.pairs import PairSource
 from jobs import train_pairs
 from jobs.pool import joined
 from jobs.train_plan import Clean, absolute, bank_of, data_of, plan_of
-from jobs.train_ray import needs, train_on_ray, worker_needs
+from jobs.train_ray import needs, train_on_ray
 from jobs.train_result import finished, publish_adapter
 
 _PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
@@ -45,7 +45,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     output = Store.open(manifest.output, manifest.storage)
     output.check(for_writing=True)
     summary: dict[str, Any] = {}
-    with joined(needs(manifest), manifest.wait_s, [worker_needs(manifest)]):
+    with joined(needs(manifest), manifest.wait_s):
         own = None
         learnt: PairSource
         held_out: PairSource

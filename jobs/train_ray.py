@@ -197,13 +197,8 @@ def _said(error: BaseException, plan: Plan) -> FDIError:
     )
 
 
-def needs(manifest: TrainManifest) -> Amount:
-    """What the smallest group of workers needs."""
-    workers = manifest.workers
-    return worker_needs(manifest) * (workers[0] if isinstance(workers, tuple) else workers)
-
-
-def worker_needs(manifest: TrainManifest) -> Amount:
-    """What one worker needs, on one node."""
-    worker = manifest.worker
-    return Amount(worker.cpus, worker.gpus, worker.memory_gib * _GIB)
+def needs(manifest: TrainManifest) -> list[tuple[Amount, int]]:
+    """The smallest group of workers."""
+    worker, workers = manifest.worker, manifest.workers
+    fewest = workers[0] if isinstance(workers, tuple) else workers
+    return [(Amount(worker.cpus, worker.gpus, worker.memory_gib * _GIB), fewest)]

@@ -24,12 +24,23 @@ def test_amounts() -> None:
     assert need + need == need * 2
 
 
+def test_a_share_of_a_gpu_is_one_of_a_single_device() -> None:
+    assert Amount(8, 2).holds(Amount(1, 0.6)) == 2
+    assert Amount(8, 2).holds(Amount(1, 0.5)) == 4
+    assert Amount(8, 1.75).holds(Amount(1, 0.6)) == 2, "the rest of a device that something else has a quarter of"
+    assert Amount(8, 0.75).holds(Amount(1, 0.25)) == 3
+    assert Amount(8, 3).holds(Amount(1, 2)) == 1
+    node = Capacity([Amount(8, 2, 8 * GIB)])
+    assert node.shortage([(Amount(1, 0.6), 2)]) == ""
+    assert node.shortage([(Amount(1, 0.6), 3)]).endswith("the nodes have room for 2")
+
+
 def test_what_is_short_is_named() -> None:
     two = Capacity([Amount(4, 1, 8 * GIB), Amount(8, 0, 16 * GIB)])
-    assert two.shortage(Amount(12, 1, 24 * GIB), [Amount(8), Amount(4, 1)]) == ""
-    assert two.shortage(Amount(13, 1), []).endswith("the cluster has 12 CPUs, 1 GPUs, 24.0 GiB")
+    assert two.shortage([(Amount(8), 1), (Amount(4, 1), 1)]) == ""
+    assert two.shortage([(Amount(1), 13)]).endswith("the cluster has 12 CPUs, 1 GPUs, 24.0 GiB")
     worker = "one worker needs 5 CPUs, 1 GPUs, 0.0 GiB on one node, the largest node has 4 CPUs, 1 GPUs, 8.0 GiB"
-    assert two.shortage(Amount(5, 1), [Amount(1), Amount(5, 1)]) == worker
+    assert two.shortage([(Amount(1), 1), (Amount(5, 1), 1)]) == worker
 
 
 @pytest.fixture
@@ -53,12 +64,12 @@ def test_what_an_autoscaler_may_never_add_is_refused_at_once(autoscaler: Callabl
     started = time.monotonic()
     with (
         pytest.raises(CapacityError, match=r"need 1 CPUs, 4 GPUs.* has .* 3 GPUs.* raise its limits"),
-        joined(Amount(1, 4), 60.0),
+        joined([(Amount(1, 4), 1)], 60.0),
     ):
         pass
     with (
         pytest.raises(CapacityError, match=r"one worker needs .* 2 GPUs.* on one node.* raise its limits"),
-        joined(Amount(1, 2), 60.0, [Amount(1, 2)]),
+        joined([(Amount(1, 2), 1)], 60.0),
     ):
         pass
     assert time.monotonic() - started < 30
@@ -66,11 +77,11 @@ def test_what_an_autoscaler_may_never_add_is_refused_at_once(autoscaler: Callabl
 
 def test_what_it_may_add_is_waited_for(autoscaler: Callable[..., None]) -> None:
     autoscaler(({"CPU": 16, "GPU": 2}, 2), ({"CPU": 4}, 0))
-    for least, workers in ((Amount(1, 4), []), (Amount(1, 2), [Amount(1, 2)])):
-        with pytest.raises(FDIError, match="add nodes") as error, joined(least, 0.5, workers):
+    for one, count in ((Amount(1, 1), 4), (Amount(1, 2), 1)):
+        with pytest.raises(FDIError, match="add nodes") as error, joined([(one, count)], 0.5):
             pass
         assert error.value.exit_code == 1
     autoscaler(({"CPU": 16, "GPU": 2}, -1))  # without end
-    with pytest.raises(FDIError, match="add nodes"), joined(Amount(1, 400), 0.5):
+    with pytest.raises(FDIError, match="add nodes"), joined([(Amount(1, 1), 400)], 0.5):
         pass
     assert ray.is_initialized()
