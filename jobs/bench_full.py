@@ -24,20 +24,17 @@ import torch
 
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import RestoreSettings
-from fdi_lib.models.adapter import FDIAdapter
-from fdi_lib.models.attach import attached, composed
-from fdi_lib.models.base import Base
-from fdi_lib.models.device import accelerator, arithmetic
+from fdi_lib.models.device import accelerator
 from fdi_lib.models.passes import Passes
 from fdi_lib.models.residents import ResidentAdapters
 from fdi_lib.models.sampling import Schedule
 from fdi_lib.models.speed import prepare
 from fdi_lib.models.tiles import Tiling
+from jobs.bench_full_parts import Parts
 from jobs.bench_full_shapes import FULL, WAYS, BaseShape, Shapes, make_adapter, make_encoder
 from jobs.bench_timing import (
     describe,
     fitting,
-    flops_of,
     freed,
     matrix_rate,
     median_seconds,
@@ -78,8 +75,8 @@ def measure(settings: RestoreSettings, folder: Path, shapes: Shapes = FULL) -> t
         Rows, and what the device is. A row of a base has ``tiles_per_s`` (whole path), ``share`` (of the matrix rate,
         by the operations of UNet and VAE), ``over_diffusers`` (ratio to diffusers' loop of the same batch and steps),
         ``first_s`` (first run, with compiling), ``adapter_load_s``, ``peak_gib``, ``ms`` and ``tflop`` (a tile's by
-        part; the UNet's are of one step) and ``finite``. What does not fit into memory is None; a way that fails is a
-        row with ``error``.
+        part; the UNet's are of one step, ``rest`` is what of the whole path is in none) and ``finite``. What does not
+        fit into memory is None; a way that fails is a row with ``error``.
 
     Raises:
         ManifestError: as :func:`check`.
@@ -137,7 +134,7 @@ def tables(rows: list[_Row]) -> dict[str, list[list[str]]]:
     told, shown = list(_HEADS)[:4], [key for key in _HEADS if any(row.get(key) is not None for row in rows)]
     return {
         "Full size": [[_HEADS[key] for key in shown], *([text(row.get(key)) for key in shown] for row in rows)],
-        "Milliseconds a tile (UNet: of one step)": [
+        "Milliseconds a tile (UNet: of one step; rest: of the whole path, in no part)": [
             [*told, *parts],
             *([*(text(row[key]) for key in told), *(text(row["ms"][part]) for part in parts)] for row in timed),
         ],
@@ -170,12 +167,12 @@ def _ours(
     shape: BaseShape, settings: RestoreSettings, shapes: Shapes, batches: tuple[int, ...], device: torch.device
 ) -> Iterator[_Row]:
     """The product's own way, for every batch and number of steps."""
-    base, dtype = shape.base(device), arithmetic(settings.dtype, device)
+    base = shape.base(device)
     with tempfile.TemporaryDirectory() as folder:
         make_adapter(base, shapes.encoder).save_pretrained(folder)
         residents = ResidentAdapters({"noise": Path(folder)}, base, 1, device)
         loaded = {"adapter_load_s": round(seconds_of(lambda: residents.get("noise"), device), 3)}
-    parts = _Parts(base, residents.get("noise"), settings.tile_px, dtype, device)
+    parts = Parts(base, residents.get("noise"), settings.tile_px, device)
     tflop = {name: round(flops / 1e12, 6) for name, flops in parts.flops().items()}
     prepare(base, settings)
     side = 2 * settings.tile_px - settings.overlap_px  # four tiles an image
@@ -188,66 +185,26 @@ def _ours(
         weights, keys = [np.ones(len(some), np.float32)], [0] * len(some)
         for steps in shapes.steps:
             schedule = Schedule("input", 0.5, steps, 1.0)
-            run = partial(passes.run, some, ("noise",), weights, keys, schedule, [None] * len(some), dtype)
+            run = partial(passes.run, some, ("noise",), weights, keys, schedule, [None] * len(some))
             reset_peak(device)
             took = fitting(partial(_times, run, 1 + shapes.repeats, device))
             row = {"batch": batch, "steps": steps, "tiles_per_s": None, "tflop": tflop} | loaded
             if took is None or tiling.note:  # halved: it did not fit, and would be compared with another batch
                 yield row | {"peak_gib": peak_gib(device)}
                 continue
+            whole_s, ms = median(took[1:]), {name: 1000 * s / batch for name, s in parts.seconds(batch).items()}
+            ms["rest"] = 1000 * whole_s / shapes.tiles(batch) - sum(ms.values()) - (steps - 1) * ms["unet"]
             yield row | {
-                "tiles_per_s": round(shapes.tiles(batch) / median(took[1:]), 3),
+                "tiles_per_s": round(shapes.tiles(batch) / whole_s, 3),
                 "first_s": round(took[0], 2),
                 "peak_gib": peak_gib(device),
-                "ms": {name: round(1000 * s / batch, 3) for name, s in parts.seconds(batch).items()},
+                "ms": {name: round(value, 3) for name, value in ms.items()},
                 "finite": all(out.finite == 1 for out in run()),
             }
 
 
 def _times(work: Callable[[], Any], times: int, device: torch.device) -> list[float]:
     return [seconds_of(work, device) for _ in range(times)]
-
-
-class _Parts:
-    """What a pass is made of, on tiles that are on the device already; cutting, copying and blending are the rest."""
-
-    def __init__(self, base: Base, adapter: FDIAdapter, tile_px: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._base, self._adapter, self._tile_px = base, adapter, tile_px
-        self._dtype, self._device = dtype, device
-
-    def _autocast(self) -> Any:
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
-
-    def _calls(self, batch: int) -> dict[str, Callable[[], Any]]:
-        base, adapter = self._base, self._adapter
-        image = torch.rand(batch, 3, self._tile_px, self._tile_px, device=self._device) * 2 - 1
-        latent = base.encode(image)
-        guidance = composed([(adapter.guidance(image), torch.ones(batch, device=self._device))])
-        t_B = torch.full((batch,), 499, dtype=torch.int64, device=self._device)
-
-        def unet() -> None:
-            with attached(base, guidance):
-                base.predict_clean(latent, t_B)
-
-        return {
-            "encode": lambda: base.encode(image),
-            "guidance": lambda: adapter.guidance(image),
-            "unet": unet,
-            "refine": lambda: adapter.refine(latent, latent),
-            "decode": lambda: base.decode(latent.float()),
-        }
-
-    @torch.no_grad()
-    def flops(self) -> dict[str, int]:
-        """Operations of one tile; the base is not compiled yet."""
-        with self._autocast():
-            return {name: flops_of(call) for name, call in self._calls(1).items()}
-
-    @torch.inference_mode()
-    def seconds(self, batch: int) -> dict[str, float]:
-        """Seconds of a batch."""
-        with self._autocast():
-            return {name: median_seconds(call, 3, self._device) for name, call in self._calls(batch).items()}
 
 
 def _encoder(shapes: Shapes, device: torch.device) -> _Row:

@@ -122,7 +122,9 @@ class Unchanged:
         self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
     ) -> list[Restored]:
         """See the class."""
-        made = self._tiling.over(images, lambda _, image_BCHW: self._base.encode(image_BCHW), images)
+        tiling = self._tiling
+        groups = tiling.groups(tiling.tiles(images))
+        made = tiling.over(images, ((g, self._base.encode(tiling.pixels(images, g))) for g in groups), images)
         return [Restored(one.pixels, decision) for one, decision in zip(made, decisions, strict=True)]
 
 

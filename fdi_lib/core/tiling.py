@@ -65,7 +65,9 @@ class Canvas:
         self._tile, (height, width) = tile, shape
         rows = min(tile, height)
         alone = max(shape) <= tile
-        self._window = np.ones((tile, tile), np.float32) if alone else blend_window(tile, overlap)
+        window = np.ones((tile, tile), np.float32) if alone else blend_window(tile, overlap)
+        # Once for each channel: numpy takes three times as long where it has to stretch a last axis of three.
+        self._window_HW3 = np.repeat(window[..., None], 3, axis=2)
         self._sums, self._totals = np.zeros((rows, width, 3), np.float32), np.zeros((rows, width), np.float32)
         self._shape, self._top, self._put = shape, 0, put
 
@@ -73,9 +75,9 @@ class Canvas:
         """Blend a tile in, float32; what lies beyond the image is dropped. No tile lies above one that came before."""
         self._finish(y)
         height, width = (min(self._tile, n - at) for n, at in zip(self._shape, (y, x), strict=True))
-        area, window = np.s_[:height, x : x + width], self._window[:height, :width]
-        self._sums[area] += piece_HW3[:height, :width] * window[..., None]
-        self._totals[area] += window
+        area, window_HW3 = np.s_[:height, x : x + width], self._window_HW3[:height, :width]
+        self._sums[area] += piece_HW3[:height, :width] * window_HW3
+        self._totals[area] += window_HW3[..., 0]
 
     def close(self) -> None:
         """Every tile has been added."""
@@ -85,7 +87,10 @@ class Canvas:
         """Rows above ``y`` get no more tiles."""
         done = min(y - self._top, len(self._sums))
         if done:
-            self._put(slice(self._top, self._top + done), self._sums[:done] / self._totals[:done, :, None])
+            values_RW3 = np.empty_like(self._sums[:done])
+            for channel in range(3):
+                np.divide(self._sums[:done, :, channel], self._totals[:done], out=values_RW3[..., channel])
+            self._put(slice(self._top, self._top + done), values_RW3)
             for rows in (self._sums, self._totals):
                 rows[:-done] = rows[done:]
                 rows[-done:] = 0

@@ -8,6 +8,8 @@ Every tensor suffix: B batch, C channels, H and W height and width (of the tenso
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,35 @@ class Base(nn.Module):
         return Base(unet, DDIMScheduler.from_config(schedule), points)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the UNet's weights: what it computes in. Images, latents and noise levels are float32 whatever it is."""
+        return self.unet.dtype
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Cast the networks' weights, once: autocast would cast them at each pass, and norms to float32 and back."""
+        nn.Module.to(self.unet, dtype)  # diffusers' own warns of modules to be kept in float32, of which there are none
+
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """Within the block networks compute in another arithmetic, from the weights they have.
+
+        Float32 takes no second copy of them: bf16 and fp16 are exact in it, so that the way back gives the same bits.
+        """
+        usual = self.dtype
+        if dtype == usual:
+            yield
+            return
+        try:
+            self.compute_in(dtype)
+            yield
+        finally:
+            self.compute_in(usual)
+
+    def autocast(self) -> torch.autocast:
+        """The networks' arithmetic for what goes with them and keeps float32 weights: adapters."""
+        return torch.autocast(self.alphas.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @property
     def networks(self) -> list[nn.Module]:
         """What takes the time of a forward pass; each is called by itself, on batches of one shape."""
         return [self.unet]
@@ -135,16 +166,17 @@ class Base(nn.Module):
         return F.pixel_shuffle(latent_BCHW, self.latent_factor)
 
     def predict_clean(self, z_BCHW: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
-        """One forward pass at time step ``t_B`` (int64): the predicted clean latent, same shape as ``z``.
+        """One forward pass at time step ``t_B`` (int64): the predicted clean latent, float32, same shape as ``z``.
 
         v prediction: x0 = sqrt(abar) z - sqrt(1 - abar) v (Salimans and Ho, 2022);
         noise prediction: x0 = (z - sqrt(1 - abar) epsilon) / sqrt(abar).
         """
-        out = self.unet(z_BCHW, t_B, **self._condition(z_BCHW), return_dict=False)[0]
+        taken = z_BCHW.to(self.dtype)
+        out = self.unet(taken, t_B, **self._condition(taken), return_dict=False)[0].float()
         abar = self.alphas[t_B].view(-1, 1, 1, 1)
         if self.prediction == "epsilon":
-            return ((z_BCHW - (1 - abar).sqrt() * out) / abar.sqrt()).to(z_BCHW.dtype)
-        return (abar.sqrt() * z_BCHW - (1 - abar).sqrt() * out).to(z_BCHW.dtype)
+            return (z_BCHW - (1 - abar).sqrt() * out) / abar.sqrt()
+        return abar.sqrt() * z_BCHW - (1 - abar).sqrt() * out
 
     def _condition(self, z_BCHW: torch.Tensor) -> dict[str, Any]:
         """What else the UNet is told, for a batch like ``z``: nothing here."""

@@ -84,30 +84,31 @@ class StableDiffusion(Base):
 
     @torch.no_grad()
     def encode(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        """Image B3HW float in [-1, 1], RGB -> latent B,C,H/8,W/8, scaled to the UNet's range; no gradient passes.
+        """Image B3HW float in [-1, 1], RGB -> latent B,C,H/8,W/8 float32, in the UNet's range; no gradient passes.
 
         The mean of the VAE's posterior, not a draw: the same image has the same latent.
         """
         with self._vae_arithmetic():
-            mean = self.vae.encode(image_BCHW.to(self.vae.dtype)).latent_dist.mean
-        return ((mean - self._shift) * self._scale).to(self.unet.dtype)
+            mean: torch.Tensor = self.vae.encode(image_BCHW.to(self.vae.dtype)).latent_dist.mean.float()
+        return (mean - self._shift) * self._scale
 
     def decode(self, latent_BCHW: torch.Tensor) -> torch.Tensor:
         """Latent B,C,h,w -> image B,3,8h,8w float32, nominally in [-1, 1]."""
         with self._vae_arithmetic():
-            latent = (latent_BCHW.float() / self._scale + self._shift).to(self.vae.dtype)
+            latent = (latent_BCHW / self._scale + self._shift).to(self.vae.dtype)
             image: torch.Tensor = self.vae.decode(latent, return_dict=False)[0]
         return image.float()
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """See :meth:`Base.compute_in`; a VAE that asks for float32 keeps it: SDXL's comes out black in float16."""
+        super().compute_in(dtype)
+        asks = self.vae.config["force_upcast"] and (self.exact_vae or dtype == torch.float16)
+        nn.Module.to(self.vae, torch.float32 if asks else dtype)
+
     def _vae_arithmetic(self) -> AbstractContextManager[Any]:
-        """Full precision where the VAE asks for it: SDXL's overflows in float16 and comes out black."""
-        device = self.prompt.device.type
-        half = torch.float16 in (self.vae.dtype, torch.get_autocast_dtype(device))
-        if not self.vae.config["force_upcast"] or not (self.exact_vae or half):
-            return nullcontext()
-        if self.vae.dtype == torch.float16:
-            self.vae.float()
-        return torch.autocast(device, enabled=False)
+        """A VAE that asks for full precision computes in that of its weights, whatever autocast a training is under."""
+        asks = self.vae.config["force_upcast"]
+        return torch.autocast(self.prompt.device.type, enabled=False) if asks else nullcontext()
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -118,8 +119,8 @@ class StableDiffusion(Base):
         count = len(z_BCHW)
         told: dict[str, Any] = {"encoder_hidden_states": self.prompt.to(z_BCHW.dtype).expand(count, -1, -1)}
         if self.pooled is not None:
-            added = {"text_embeds": self.pooled, "time_ids": self.times}
-            told["added_cond_kwargs"] = {k: v.to(z_BCHW.dtype).expand(count, -1) for k, v in added.items()}
+            added = {"text_embeds": self.pooled, "time_ids": self.times}  # cast by the UNet, once embedded
+            told["added_cond_kwargs"] = {k: v.expand(count, -1) for k, v in added.items()}
         return told
 
     def fingerprint(self) -> str:

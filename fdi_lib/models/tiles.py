@@ -1,4 +1,4 @@
-"""Images in tiles: cut into batches of one fixed shape, handed to a function of latents, blended together again.
+"""Images in tiles: cut into batches of one fixed shape, and latents of those decoded and blended together again.
 
 It knows the base's latent space, not what is done in it. Suffixes: B batch of tiles, C channels, H and W height and
 width.
@@ -7,7 +7,7 @@ width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,11 +15,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from fdi_lib.core.floats import from_float_rgb, to_float_rgb
+from fdi_lib.core.floats import from_float_rgb
 from fdi_lib.core.tiling import Canvas, cut, row_strips, tile_starts
 from fdi_lib.core.tone import with_tone_of
 from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
+from fdi_lib.models.device import fetching, put
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -32,10 +33,6 @@ class Tile:
     image: int
     y: int
     x: int
-
-
-# The tiles of a batch and their pixels B3HW in [-1, 1] -> latents of the base, to be decoded.
-Make = Callable[[list[Tile], torch.Tensor], torch.Tensor]
 
 
 class Tiling:
@@ -85,35 +82,38 @@ class Tiling:
             for x in tile_starts(image.shape[1], self.tile_px, self.overlap_px)
         ]
 
-    def batches(self, images: Sequence[np.ndarray], tiles: list[Tile]) -> Iterator[tuple[list[Tile], torch.Tensor]]:
-        """Groups of exactly ``batch`` tiles (the last one repeats its last tile) and their pixels B3HW in [-1, 1]."""
-        for first in range(0, len(tiles), self.batch):
-            group = tiles[first : first + self.batch]
-            group += [group[-1]] * (self.batch - len(group))
-            cuts = [_signed(cut(images[t.image], t.y, t.x, self.tile_px)) for t in group]
-            yield group, torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).contiguous().to(self.device)
+    def groups(self, tiles: list[Tile]) -> list[list[Tile]]:
+        """Exactly ``batch`` tiles each; the last one repeats its last tile."""
+        groups = [tiles[first : first + self.batch] for first in range(0, len(tiles), self.batch)]
+        return [group + [group[-1]] * (self.batch - len(group)) for group in groups]
+
+    def pixels(self, images: Sequence[np.ndarray], group: list[Tile]) -> torch.Tensor:
+        """A group's pixels, B3HW float32 in [-1, 1], on the device."""
+        # They go as they are stored: uint8 is a quarter of the bytes, and the GPU converts in no time.
+        tiles_HW3 = [_signed(put(cut(images[t.image], t.y, t.x, self.tile_px), self.device)) for t in group]
+        return torch.stack(tiles_HW3).permute(0, 3, 1, 2).contiguous()
 
     def over(
         self,
         images: Sequence[np.ndarray],
-        make: Make,
+        made: Iterable[tuple[list[Tile], torch.Tensor]],
         like: Sequence[np.ndarray | None] | None = None,
         views: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> list[Result]:
-        """Give what ``make`` makes of the tiles of images, decoded and blended.
+        """Decode and blend what was made of the tiles of images.
 
         Args:
             images: HW or HW3, uint8 or uint16; or HW3 float32 in [-1, 1]. Only their tiles are converted.
-            make: see there.
+            made: their groups, in order, each with its latents; asked for one group ahead of what is blended, so that
+                a GPU computes it meanwhile.
             like: for each image, see :class:`Result`.
             views: results of whole images, reduced, by number of the image: its tiles take their tone from it.
         """
-        tiles, results = self.tiles(images), list[Result]()
+        results = list[Result]()
         canvas: Canvas | None = None
-        for number, (group, image_BCHW) in enumerate(self.batches(images, tiles)):
-            made = self.base.decode(make(group, image_BCHW).float()).permute(0, 2, 3, 1).cpu().numpy()
-            real = group[: len(tiles) - number * self.batch]  # the padding of the last batch is dropped
-            for t, piece in zip(real, made, strict=False):
+        decoded = ((group, fetching(self._decoded(latent_BCHW))) for group, latent_BCHW in made)
+        for group, fetched in _one_ahead(decoded):
+            for t, piece in zip(dict.fromkeys(group), fetched(), strict=False):  # without the last group's repetitions
                 if canvas is None or t.image == len(results):
                     if canvas:
                         canvas.close()
@@ -124,6 +124,10 @@ class Tiling:
         if canvas:
             canvas.close()
         return results
+
+    def _decoded(self, latent_BCHW: torch.Tensor) -> torch.Tensor:
+        """BHW3: as the canvas takes pieces."""
+        return self.base.decode(latent_BCHW).permute(0, 2, 3, 1).contiguous()
 
     def _toned(self, piece: np.ndarray, tile: Tile, image: np.ndarray, view: np.ndarray | None) -> np.ndarray:
         """A tile's part of the image, its tone taken from the view if there is one (not finite where that is not)."""
@@ -163,6 +167,15 @@ class Result:
             self.pixels[rows] = from_float_rgb(np.clip(values_RW3 / 2 + 0.5, 0, 1), self._like[rows])
 
 
+def _one_ahead(items: Iterable[Made]) -> Iterator[Made]:
+    """The same items, each when the next one is there."""
+    waiting: list[Made] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
+
+
 def as_image(out_HW3: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Convert HW3 float in [-1, 1] to an image of the kind of ``like``, a few rows at a time."""
     result = Result(out_HW3.shape[:2], like)
@@ -171,6 +184,11 @@ def as_image(out_HW3: np.ndarray, like: np.ndarray) -> np.ndarray:
     return result.pixels
 
 
-def _signed(pixels: np.ndarray) -> np.ndarray:
-    """A tile as the base takes it: HW3 float32 in [-1, 1]."""
-    return pixels if pixels.dtype == np.float32 else to_float_rgb(pixels) * 2 - 1
+def _signed(pixels: torch.Tensor) -> torch.Tensor:
+    """A tile HW or HW3, uint8 or uint16, or float32 as it shall be -> HW3 float32 in [-1, 1], on its device."""
+    if pixels.dtype == torch.float32:
+        return pixels
+    # Divided by a tensor: by a number torch multiplies with its reciprocal on a GPU, and some last bits differ.
+    top = torch.full((), torch.iinfo(pixels.dtype).max, dtype=torch.float32, device=pixels.device)
+    signed = pixels.float() / top * 2 - 1
+    return signed[..., None].expand(-1, -1, 3) if signed.ndim == 2 else signed

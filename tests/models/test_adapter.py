@@ -41,6 +41,19 @@ def test_a_fresh_adapter_leaves_the_base_bit_identical(base, image):
         assert torch.equal(adapter.refine(base.encode(image), bare), bare)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_so_it_does_where_the_base_has_half_weights(base, image, dtype):
+    adapter = FDIAdapter(AdapterConfig("noise", tuple(base.channels)), torch.randn(16, 128))
+    with base.computing_in(dtype):
+        bare = _predict(base, image)
+        with base.autocast(), torch.inference_mode():
+            guidance = adapter.guidance(image)
+        with attached(base, guidance):
+            assert torch.equal(_predict(base, image), bare)
+        with base.autocast(), torch.inference_mode():
+            assert torch.equal(adapter.refine(base.encode(image), bare), bare)
+
+
 def test_a_trained_adapter_changes_the_output_and_leaves_nothing_behind(base, image, preset):
     adapter = FDIAdapter.from_pretrained(preset / "adapters" / "noise")
     bare = _predict(base, image)

@@ -15,8 +15,10 @@ from fdi_lib.models.base import COMPACT_SCHEDULE, COMPACT_UNET, Base
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.models.stable_diffusion import load_base
 from jobs.parts import numeric_profile
+from tests.tiny_checkpoints import KINDS
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILED = RestoreSettings(compile="default")
 FAST = RestoreSettings(compile="default", channels_last=True)
 
@@ -96,16 +98,56 @@ def test_a_restorer_computes_as_set(models, graphs_only):
     assert counters["stats"]["unique_graphs"] == 2 and np.array_equal(plain, found)
 
 
-@pytest.mark.parametrize(("dtype", "exact"), [(torch.bfloat16, False), (torch.float16, True)])
+@pytest.mark.parametrize(("dtype", "exact"), [("bf16", False), ("fp16", True)])
 def test_a_vae_may_compute_as_all_else_but_in_float16_it_would_overflow(folders, dtype, exact):
     base = load_base(folders["sdxl"])
     with torch.inference_mode():
         expected = base.decode(base.encode(IMAGE))
-        speed.prepare(base, RestoreSettings(vae="dtype"))
-        with torch.autocast("cpu", dtype):
-            found = base.decode(base.encode(IMAGE).float())
+    speed.prepare(base, RestoreSettings(dtype=dtype, vae="dtype"))
+    with torch.inference_mode():
+        found = base.decode(base.encode(IMAGE))
     assert torch.equal(found, expected) is exact
     assert (found - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vae", ["auto", "dtype"])
+def test_weights_are_of_the_arithmetic_and_nothing_between_is_cast(folders, kind, dtype, vae):
+    base = speed.prepare(load_base(folders[kind]), RestoreSettings(dtype=dtype, vae=vae))
+    half = DTYPES[dtype]
+    exact = torch.float32 if vae == "auto" or dtype == "fp16" else half
+    seen: dict[str, set] = {"unet": set(), "vae": set()}
+    for name in seen:
+        for module in getattr(base, name).modules():
+            if isinstance(module, (torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.Linear, torch.nn.Conv2d)):
+                module.register_forward_hook(
+                    lambda module, inputs, output, name=name: seen[name].update(
+                        (
+                            module.weight.dtype,
+                            *(x.dtype for x in inputs),
+                            output.dtype,
+                            torch.is_autocast_enabled("cpu"),
+                        )
+                    )
+                )
+    made = _passes(base, [_adapters(base)[0], _adapters(base, modulator="literal")[0]])
+    assert seen == {"unet": {half, False}, "vae": {exact, False}}
+    assert {x.dtype for x in (*made, base.encode(IMAGE), base.alphas, base.prompt)} == {torch.float32}
+    assert all(x.isfinite().all() for x in made) and not torch.equal(made[0], made[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_float32_from_half_weights_and_back_gives_the_same_bits(folders, dtype):
+    base = speed.prepare(load_base(folders["sdxl"]), RestoreSettings(dtype=dtype, vae="dtype"))
+    before = {name: (tensor.dtype, tensor.clone()) for name, tensor in base.state_dict().items()}
+    with pytest.raises(RuntimeError, match="stop"), base.computing_in(torch.float32):
+        for name, tensor in base.state_dict().items():
+            assert tensor.dtype == torch.float32 and torch.equal(tensor, before[name][1].float())
+        raise RuntimeError("stop")
+    assert base.dtype == DTYPES[dtype] and base.vae.dtype == (torch.float32 if dtype == "fp16" else torch.bfloat16)
+    for name, tensor in base.state_dict().items():
+        assert tensor.dtype == before[name][0] and torch.equal(tensor, before[name][1])
 
 
 def test_a_machine_without_a_compiler_says_so_at_once(monkeypatch):
