@@ -41,6 +41,7 @@ def test_all_that_is_shipped_is_trained_once_after_what_it_needs(
     ran: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bank = _Bank()
+    monkeypatch.setenv("FDI_DATA", str(tmp_path))
     monkeypatch.setattr(weights.ReferenceBank, "from_pretrained", lambda folder: bank)
     assert weights.main(["--work", str(tmp_path), "--at-once", "5", "--workers", "3"]) == 0
     modules = [command[0] for command in ran]
