@@ -13,14 +13,13 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import TrainManifest, load_manifest
+from fdi_lib.models.device import accelerator
 from fdi_lib.storage.store import Store
 from fdi_lib.training.adapter import HeldOut, train_adapter
 from fdi_lib.training.pairs import SyntheticPairs
-from fdi_lib.training.pictures import StoredTiles
+from fdi_lib.training.pictures import shared
 from jobs import train_compact
 from jobs.train_plan import Clean, Plan, absolute, bank_of, data_of, plan_of
 from jobs.train_result import finished, publish_adapter
@@ -58,8 +57,8 @@ def run(manifest: TrainManifest, workers: int) -> dict[str, Any]:
 def _trained(plan: Plan, data: Clean, work: Path, workers: int) -> tuple[Any, dict[str, Any]]:
     """The adapter, and the last line of its log."""
     m, model = plan.manifest, plan.model()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    learnt = SyntheticPairs(StoredTiles.write(work / "tiles.npy", data.learnt.tiles), data.learnt.task)
+    model.to(accelerator())
+    learnt = SyntheticPairs(shared(data.learnt.tiles, work / "tiles.npy", workers), data.learnt.task)
     judge = HeldOut(model, model.samples(data.held_out, m.crop_px, m.seed), m.watch.validation_crops)
     sizes: dict[str, int] = {"batch": m.batch, "crop_px": m.crop_px, "seed": m.seed, "echo": m.echo}
     adapter = train_adapter(model, learnt, plan.settings, **sizes, folder=work, judge=judge, workers=workers)

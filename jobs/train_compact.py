@@ -16,9 +16,9 @@ from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.base import train_base
 from fdi_lib.training.encoder import train_encoder
 from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pictures import StoredTiles, identity_of, read_list, scene_tiles, training_tiles
+from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, shared, training_tiles
 from fdi_lib.training.scenes import Scenes
-from jobs.train_plan import TILE_PX, check_recipes, check_trackers, recipe_of
+from jobs.train_plan import TILE_PX, check_recipes, check_trackers, fit_settings, recipe_of
 from jobs.train_storage import local_folder
 
 
@@ -53,26 +53,14 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
         return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
     # A folder for each recipe: another one never goes on from this one's checkpoint.
     work = local_folder(manifest.checkpoint.uri or f"{output}.training") / recipe[:12]
-    settings = FitSettings(
-        manifest.steps,
-        manifest.learning_rate,
-        precision=manifest.precision,
-        warmup_steps=manifest.warmup_steps,
-        weight_decay=manifest.weight_decay,
-        clip_norm=manifest.clip_norm,
-        ema_decay=manifest.ema_decay,
-        log_every_steps=manifest.watch.log_every_steps,
-        checkpoint_every_steps=manifest.checkpoint.every_steps,
-    )
+    settings = fit_settings(manifest)
     if manifest.model == "encoder":
-        scenes = {
-            kind: StoredTiles.write(work / f"{kind}.npy", found)
-            for kind, found in scene_tiles(pictures, manifest.seed).items()
-        }
+        found = scene_tiles(pictures, manifest.seed)
+        scenes = {kind: shared(tiles, work / f"{kind}.npy", workers) for kind, tiles in found.items()}
         count = sum(len(tiles) for tiles in scenes.values())
         _encoder(manifest, scenes, settings, work, workers).save_pretrained(output)
     else:
-        tiles = StoredTiles.write(work / "tiles.npy", training_tiles(pictures, TILE_PX, manifest.seed))
+        tiles = shared(training_tiles(pictures, TILE_PX, manifest.seed), work / "tiles.npy", workers)
         count = len(tiles)
         sizes, trackers = (manifest.batch, manifest.crop_px, manifest.seed), manifest.watch.trackers
         train_base(tiles, settings, *sizes, work, trackers=trackers, workers=workers).save_pretrained(output)

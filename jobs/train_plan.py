@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,13 +77,7 @@ class Plan:
     @property
     def settings(self) -> FitSettings:
         """The loop's settings."""
-        m = self.manifest
-        names = ("steps", "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "ema_decay", "parts",
-                 "precision")  # fmt: skip
-        given: dict[str, Any] = {name: getattr(m, name) for name in names}
-        return FitSettings(
-            **given, log_every_steps=m.watch.log_every_steps, checkpoint_every_steps=m.checkpoint.every_steps
-        )
+        return replace(fit_settings(self.manifest), parts=self.manifest.parts)
 
     def summary(self, pairs: int, held_out: int, pictures: int) -> dict[str, Any]:
         """What was trained, and on how much: the beginning of ``training.json``."""
@@ -104,6 +98,14 @@ def absolute(manifest: TrainManifest) -> TrainManifest:
             "data": manifest.data.model_copy(update={"uri": local_path(manifest.data.uri) or manifest.data.uri}),
         }
     )
+
+
+def fit_settings(manifest: TrainManifest) -> FitSettings:
+    """The loop's settings for any model; batches are computed at once."""
+    names = ("steps", "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "ema_decay", "precision")
+    given: dict[str, Any] = {name: getattr(manifest, name) for name in names}
+    watch, checkpoint = manifest.watch, manifest.checkpoint
+    return FitSettings(**given, log_every_steps=watch.log_every_steps, checkpoint_every_steps=checkpoint.every_steps)
 
 
 @dataclass(frozen=True)

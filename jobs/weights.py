@@ -33,13 +33,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--at-once", type=int, default=1, help="trainings of adapters at a time")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches, for each training")
     options = parser.parse_args(argv)
-    trainings = [str(options.workers), *options.changes]
+    workers = ["--workers", str(options.workers)]
+    trainings = [*options.changes, *workers]
     try:
         _together([_training([name], trainings) for name in ("base", "encoder")], 2)
         # Adapters on request need their FDI as well; the preset's own bank leaves out what it shouldn't recognise.
         whole = options.work / "bank"
         made = [sys.executable, "-m", "jobs.bank_made", BANK, "synthetic.spread_only=[]", f"output={whole}"]
-        _together([[*made, "--workers", str(options.workers)]], 1)
+        _together([[*made, *workers]], 1)
         bank, manifest = ReferenceBank.from_pretrained(whole), load_manifest(BANK, (), "bank")
         assert isinstance(manifest, BankManifest) and manifest.synthetic, "the preset's own manifest"
         for name in manifest.synthetic.spread_only:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         bank.save_pretrained(Path(manifest.output))
         chains = [ADAPTERS[i :: options.at_once] for i in range(options.at_once)]
         _together(
-            [_training(chain, [*trainings, f"models.bank={whole}"]) for chain in chains if chain], options.at_once
+            [_training(chain, [f"models.bank={whole}", *trainings]) for chain in chains if chain], options.at_once
         )
     except FDIError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,9 +60,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _training(names: Sequence[str], given: Sequence[str]) -> list[str]:
     """The command that trains some manifests, one after the other."""
-    workers, *changes = given
     manifests = [str(MANIFESTS / f"{name}.yaml") for name in names]
-    return [sys.executable, "-m", "jobs.train_alone", *manifests, *changes, "--workers", workers]
+    return [sys.executable, "-m", "jobs.train_alone", *manifests, *given]
 
 
 def _together(commands: Sequence[Sequence[str]], at_once: int) -> None:

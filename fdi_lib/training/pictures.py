@@ -181,6 +181,11 @@ def _tiles_of(tile_px: int, picture: Picture) -> list[np.ndarray]:
     return [t for image in images if min(image.shape[:2]) >= tile_px for t in cut_grid(image, tile_px) if t.std() > 12]
 
 
+def shared(tiles: Sequence[np.ndarray] | np.ndarray, path: Path, workers: int) -> Sequence[np.ndarray] | np.ndarray:
+    """Tiles for so many processes besides this one to draw from: stored where there are any, else as they are."""
+    return StoredTiles.write(path, tiles) if workers else tiles
+
+
 class StoredTiles(Sequence[np.ndarray]):
     """Tiles in a ``.npy`` file, looked at where they lie: processes that draw from it share its memory. Picklable.
 

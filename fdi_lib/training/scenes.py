@@ -14,7 +14,7 @@ import numpy as np
 from fdi_lib.core.degrade.fields import plane, smooth_field
 from fdi_lib.training.base import augmented_crop
 
-Scenes = Mapping[str, Sequence[np.ndarray]]
+Scenes = Mapping[str, Sequence[np.ndarray] | np.ndarray]
 SIDES = (96, 128, 192, 192, 256, 256)  # px: the whole view is reduced 1 to 2.7 times
 # Share of each kind. Garments and plates are plentiful, but say little of what archives hold.
 _KINDS = {"photo": 0.62, "garment": 0.08, "plate": 0.08, "smooth": 0.08, "leaves": 0.14}
