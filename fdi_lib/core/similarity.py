@@ -199,8 +199,10 @@ def decide(
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
         relative_K = amplitude_K / thresholds.single_K
         detect_K = found["detect"][i]
-        # First what is detected by itself, then what explains most.
-        best = np.lexsort((-amplitude_K, detect_K <= 1))[:max_adapters]
+        # First what is detected by itself and known to leave as much unexplained as is left here: half of a halftone
+        # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
+        fits_K = (detect_K > 1) & (residual * energy <= thresholds.left_K)
+        best = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K))[:max_adapters]
         joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K)
         members = [int(k) for j, k in enumerate(best) if amplitude_K[k] > 0 and (j == 0 or joins_K[k])]
         detected = detect_K.max() > 1

@@ -72,6 +72,17 @@ def test_a_direction_outside_the_bank_is_unknown_never_guessed(bank):
     assert all(d.adapters == () for d in decisions)
 
 
+def test_what_is_known_to_leave_as_much_unexplained_comes_before_what_explains_more(bank):
+    geometry, thresholds = bank
+    aside_D = np.linalg.svd(geometry.unit_KD)[2][-1] @ np.linalg.inv(geometry.whitening_DD)  # what no reference sees
+    q = _clean(20) + FDI[0] + 1.5 * FDI[1] + 30 * aside_D
+    assert {d.verdict for d in decide(q, geometry, thresholds, max_adapters=1, mode="progressive")} == {"unknown"}
+    rough = replace(thresholds, left_K=np.array([1e6, thresholds.left_K[1]]))  # haze of this bank leaves anything
+    assert {d.route for d in decide(q, geometry, rough, max_adapters=1, mode="progressive")} == {"haze"}
+    q = _clean(20) + FDI[0] + 1.5 * FDI[1]  # where both fit, the larger one
+    assert {d.route for d in decide(q, geometry, rough, max_adapters=1, mode="progressive")} == {"noise"}
+
+
 def test_code_is_non_negative_and_the_penalty_makes_it_sparser(bank):
     r = bank[0].residual(_clean(200) + FDI[0])
     code, sparse = sparse_code(r, bank[0].unit_KD, 0.0), sparse_code(r, bank[0].unit_KD, 2.0)
