@@ -25,8 +25,8 @@ def run(uri: str | None, storage: StorageSettings) -> dict[str, Any]:
     """List the adapters below ``uri``, the compact preset's by default.
 
     Returns:
-        ``output`` (where they lie) and ``adapters``: each ``name, task, base_sha256, parameters, bytes, sha256,
-        metrics``.
+        ``output`` (where they lie) and ``adapters``: each ``name, task, base_sha256, encoder_sha256, parameters,
+        bytes, sha256, metrics``.
 
     Raises:
         WeightsError: there is none, or one isn't an adapter.
@@ -50,6 +50,7 @@ def _describe(store: Store, folder: str) -> dict[str, Any]:
             "name": folder,
             "task": config["task"],
             "base_sha256": config["base_sha256"],
+            "encoder_sha256": config["encoder_sha256"],
             "parameters": _parameters(data),
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -82,13 +83,14 @@ def _metrics(store: Store, path: str) -> dict[str, float]:
 
 def text(summary: dict[str, Any]) -> str:
     """The list as an aligned table."""
-    rows = [("adapter", "task", "base", "parameters", "sha256", "metrics")]
+    rows = [("adapter", "task", "base", "encoder", "parameters", "sha256", "metrics")]
     for found in summary["adapters"]:
         metrics = ", ".join(f"{name} {value}" for name, value in found["metrics"].items()) or "-"
         facts = (
             found["name"],
             found["task"],
             found["base_sha256"][:12],
+            found["encoder_sha256"][:12],
             f"{found['parameters']:,}",
             found["sha256"][:12],
         )

@@ -75,6 +75,7 @@ def adapter_card(folder: Path, summary: dict[str, Any], manifest: TrainManifest)
         manifest: of the training.
     """
     task, figures, own = summary["task"], summary.get("measured"), manifest.data.kind != "clean"
+    against = "".join(f" models.{key}=..." for key, given in manifest.models if given is not None)
     checked = f"; {summary['left_out']} more were left out (`pairs.tsv` among the checkpoints)" if own else ""
     facts = _facts(folder, None) | {
         "training": f"{summary['steps']} steps of {summary['batch']}, seed {summary['seed']}",
@@ -95,7 +96,7 @@ def adapter_card(folder: Path, summary: dict[str, Any], manifest: TrainManifest)
         about=f"FDI adapter that undoes `{task}`.",
         file="adapter.safetensors",
         sha256=file_sha256(folder / "adapter.safetensors"),
-        command=f"fdi train MANIFEST task={task} data.kind={manifest.data.kind} data.uri=...",
+        command=f"fdi train MANIFEST task={task} data.kind={manifest.data.kind} data.uri=...{against}",
         facts=facts,
         measured=_shown(figures) if figures else None,
         measured_by=f"By `fdi train`, on {figures['n'] if figures else 0} held-out pairs of other pictures",

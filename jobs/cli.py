@@ -243,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _bank_show, "what a reference bank holds, and how well it tells degradations apart", bank)
     show.add_argument("uri", metavar="URI", help="the bank")
     show.add_argument("--plot", metavar="FILE", help="draw its held-out references into a PNG file")
-    adapters = add("adapters", _adapters, "list adapters: task, base, parameters, hash, metrics")
+    adapters = add("adapters", _adapters, "list adapters: task, base, encoder, parameters, hash, metrics")
     adapters.add_argument("uri", nargs="?", metavar="URI", help="folder or prefix of adapters; without it the shipped")
     _takes_storage(adapters)
     demo = add("demo", _demo, "make a small degraded archive from bundled photographs, and restore it")

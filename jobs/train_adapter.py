@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
-from fdi_lib.models.presets import describe, encoder_files
+from fdi_lib.models.presets import describe
 from fdi_lib.storage.store import Store
 from fdi_lib.training.checkpoint import AVERAGE
 from fdi_lib.training.pairs import PairSource
@@ -52,8 +52,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
         if isinstance(data, Clean):
             learnt, held_out, pictures = data.learnt, data.held_out, data.pictures
         else:
-            encoder = encoder_files(manifest.models.encoder).load()
-            own = train_pairs.checked(manifest, data, encoder, bank)
+            own = train_pairs.checked(manifest, data, bank)
             plan = replace(plan_of(manifest, own.identity, bank), fdi=own.entry.tokens_TD)
             learnt, held_out, pictures = own.learnt, own.held_out, len(own.learnt)
         found = finished(output, plan.recipe)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,6 @@ from fdi_lib.core.views import to_rgb8
 from fdi_lib.manifest import Pools, RestoreSettings, TrainManifest
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base_files import fetch_base
-from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Entry
 from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder, encoder_files
 from fdi_lib.models.restorer import Restorer
@@ -55,14 +55,14 @@ class OwnPairs:
     identity: list[str]
 
 
-def checked(manifest: TrainManifest, refs: list[PairRef], encoder: Encoder, bank: ReferenceBank) -> OwnPairs:
+def checked(manifest: TrainManifest, refs: list[PairRef], bank: ReferenceBank) -> OwnPairs:
     """Check all pairs on the cluster, write the list of them, part them, and find the FDI of those that are learnt.
 
     Raises:
         ManifestError: too few are left; the list says why.
     """
-    data, task = manifest.data, manifest.task
-    assert task is not None and data.kind != "clean", "the manifest's own check"
+    data = manifest.data
+    assert data.kind != "clean", "the manifest's own check"
     stream = PairStream(data.uri, data.kind, data.storage, None, smallest_px=manifest.crop_px, seed=manifest.seed)
     with cluster(Pools(), manifest.wait_s, restoring=False):
         reports = pair_reports(stream, Pools())
@@ -77,16 +77,21 @@ def checked(manifest: TrainManifest, refs: list[PairRef], encoder: Encoder, bank
     kept = accepted(refs, reports, data.uri)
     sides = split(kept, data.validation_fraction, manifest.seed)
     learnt, held_out = (StoredPairs(side, data.uri, data.storage, data.cache_mib) for side in sides)
-    entry = entry_from_pairs(
-        task,
-        encoder,
-        bank,
-        (pair for _, pair in learnt.whole(_FOR_FDI)),
-        (pair for _, pair in held_out.whole(_FOR_THRESHOLDS)),
-    )
+    entry = _entry(manifest, bank, learnt, held_out)
     log.info("FDI of %d pairs; their mean explains %.0f %% of the differences", entry.pairs, 100 * entry.spread)
     identity = [f"{report.name} {report.degraded_hash} {report.clean_hash}" for report in reports if report.ok]
     return OwnPairs(learnt, held_out, entry, len(left_out), identity)
+
+
+def _entry(manifest: TrainManifest, bank: ReferenceBank, learnt: StoredPairs, held_out: StoredPairs) -> Entry:
+    """What the bank will know of the pairs. The encoder goes when that is found: workers need the memory."""
+    assert manifest.task is not None, "the manifest's own check"
+    encoder = encoder_files(manifest.models.encoder).load()
+    sides = (pair for _, pair in learnt.whole(_FOR_FDI)), (pair for _, pair in held_out.whole(_FOR_THRESHOLDS))
+    entry = entry_from_pairs(manifest.task, encoder, bank, *sides)
+    del encoder
+    torch.cuda.empty_cache()
+    return entry
 
 
 def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
@@ -116,9 +121,14 @@ def measured(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str
         A row of ``metrics.json``, as ``fdi evaluate`` writes it.
     """
     task, folders = pairs.entry.name, folders_with(manifest, folder)
-    given: dict[str, Any] = {**vars(folders), "batch": 8}
-    restorer, bare = (Restorer(**given, restore=RestoreSettings(fidelity=fidelity)) for fidelity in (True, False))
     samples = [_sample(task, name, pair) for name, pair in pairs.held_out.whole(_MEASURED)]
+    given: dict[str, Any] = {**vars(folders), "batch": min(8, len(samples))}
+    largest_px = max(side for sample in samples for side in sample.pixels.shape[:2])
+    tile_px = -(-largest_px // 64) * 64  # every picture is one tile; a larger one would be padding
+    restorer, bare = (
+        Restorer(**given, restore=RestoreSettings(fidelity=fidelity, tile_px=tile_px, overlap_px=0))
+        for fidelity in (True, False)
+    )
     method = best_known([(as_float(_middle(d)), as_float(_middle(c))) for _, (d, c) in pairs.learnt.whole(_TUNED)])
     result, _ = measure(EvaluationSet({task: samples}), restorer, bare, "progressive", 0, {task: method})
     row: dict[str, Any] = result["degradations"][task]

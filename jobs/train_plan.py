@@ -229,7 +229,7 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
     initial = Path(manifest.initial).absolute() if manifest.initial else None
     if initial:
-        _check_initial(initial, found_sha256)
+        _check_base_of(initial, found_sha256)
     weights = manifest.loss
     noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
     known = hashlib.sha256(fdi.tobytes()).hexdigest()
@@ -247,6 +247,8 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
         base_sha256=found_sha256,
         encoder_sha256=bank.encoder_sha256,
     )
+    if initial:
+        _check_form_of(initial, config)
     return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
 
 
@@ -263,10 +265,30 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def _check_initial(folder: Path, base_sha256: str) -> None:
+def _check_base_of(folder: Path, base_sha256: str) -> None:
     made_for = read_config(folder).get("base_sha256")
     if made_for != base_sha256:
         raise WeightsError(
             f"initial: {folder} was made for base {str(made_for)[:12]}, models.base is {base_sha256[:12]}; "
             "name its own base, or start from nothing"
+        )
+
+
+def _check_form_of(folder: Path, config: AdapterConfig) -> None:
+    """Refuse to go on from an adapter that can't lend its weights: of an encoder of another width, or of another form.
+
+    Raises:
+        WeightsError: names the first difference.
+    """
+    initial = FDIAdapter.from_pretrained(folder)
+    found, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
+        for adapter in (initial, FDIAdapter(config))
+    )
+    if found != wanted:
+        name = min(name for name, _ in found.items() ^ wanted.items())
+        raise WeightsError(
+            f"initial: {folder} (made with encoder {initial.config.encoder_sha256[:12]}, models.encoder is "
+            f"{config.encoder_sha256[:12]}): {name}: expected {wanted.get(name)}, found {found.get(name)}; name an "
+            "adapter of the same encoder and form, or start from nothing"
         )

@@ -8,6 +8,7 @@ Suffixes: K degradations, T tokens, D feature numbers, N and M held-out clean an
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
+from fdi_lib.models.weights import read_config
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,9 @@ class ReferenceBank:
         path = folder / "bank.safetensors"
         if not path.is_file():
             raise WeightsError(f"{path}: not found; a bank folder holds bank.safetensors and config.json")
-        config = json.loads((folder / "config.json").read_text())
-        if encoder_sha256 is not None and config["encoder_sha256"] != encoder_sha256:
-            raise WeightsError(
-                f"{path}: made with encoder {config['encoder_sha256'][:12]}, found encoder "
-                f"{encoder_sha256[:12]}; build the bank again with `fdi bank build`"
-            )
+        config = read_config(folder)
+        if encoder_sha256 is not None:
+            check_made_with(folder, config, encoder_sha256)
         a = load_file(path)
         if "mixed_present" not in a:
             raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
@@ -225,4 +224,23 @@ class ReferenceBank:
             config["clean_false_positive_rate"],
             config["encoder_sha256"],
             Thresholds(**thresholds),
+        )
+
+
+def check_made_with(folder: Path, config: Mapping[str, Any], encoder_sha256: str) -> None:
+    """Refuse a bank of another encoder.
+
+    Args:
+        folder: the bank's, for the message.
+        config: that lies in it.
+        encoder_sha256: of the encoder at hand.
+
+    Raises:
+        WeightsError: it belongs to another one.
+    """
+    if config["encoder_sha256"] != encoder_sha256:
+        raise WeightsError(
+            f"{folder}: made with encoder {config['encoder_sha256'][:12]}, found encoder {encoder_sha256[:12]}; point "
+            "models.bank to a bank of this encoder (`fdi bank build` with its models.encoder), or models.encoder to "
+            "the bank's own"
         )

@@ -11,6 +11,7 @@ from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import CheckpointSettings, ModelSettings
 from fdi_lib.manifest.locations import local_path
+from fdi_lib.models.bank import check_made_with
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.encoders import EncoderFiles, find_encoder
@@ -113,12 +114,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
         path = getattr(folders, key) / f"{key}.safetensors"
         sha256 = base_sha256(folders.base) if key == "base" else file_sha256(path)
         described[key] = {"sha256": sha256, "licence": _licence(path.parent)}
-    made_with = read_config(folders.bank)["encoder_sha256"]
-    if made_with != encoder.sha256:
-        raise WeightsError(
-            f"{folders.bank}: made with encoder {made_with[:12]}, found encoder {encoder.sha256[:12]}; "
-            "build the bank again with `fdi bank build`, or point models.encoder to its own"
-        )
+    check_made_with(folders.bank, read_config(folders.bank), encoder.sha256)
     described["adapters"] = {}
     for name in folders.adapter_names():
         folder = folders.adapters[name]

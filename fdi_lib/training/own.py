@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from fdi_lib.core import separability
+from fdi_lib.core.moments import PairMoments
 from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Entry
-from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
+from fdi_lib.training.bank import entry_of, features_of_views
 from fdi_lib.training.pairs import Pair
 
 
@@ -33,15 +34,21 @@ def entry_from_pairs(
         learnt: (degraded, clean), uint8 or uint16, HW or HW3: the FDI is their mean difference (Eq. 2).
         held_out: pairs of other pictures; their degraded sides calibrate.
     """
-    degraded: list[np.ndarray] = []
-    clean: list[np.ndarray] = []
-    for pair in learnt:  # of each picture only its views are kept
-        for side, views in zip(pair, (degraded, clean), strict=True):
-            views += _four_ways(side, encoder.view_spec)
-    pairs = pair_moments(encoder, degraded, clean)
-    held = [views for side, _ in held_out for views in _four_ways(side, encoder.view_spec)]
-    entry = entry_of(name, pairs, bank.content.covariance_DD, features_of_views(encoder, held)[1])
-    return replace(entry, pairs=len(degraded) // 4)
+    spec = encoder.view_spec
+    q_degraded: list[np.ndarray] = []
+    q_clean: list[np.ndarray] = []
+    token_sum_TD: np.ndarray | float = 0.0
+    for degraded, clean in learnt:  # one pair after another: the views of hundreds would fill the memory
+        tokens, q = features_of_views(encoder, _four_ways(degraded, spec) + _four_ways(clean, spec))
+        q_degraded.append(q[:4])
+        q_clean.append(q[4:])
+        token_sum_TD += (tokens[:4] - tokens[4:]).sum(0, dtype=np.float64)
+    names = [str(i) for i in range(4 * len(q_clean))]
+    sides = np.concatenate(q_clean), np.concatenate(q_degraded)
+    pairs = PairMoments.of(names, *sides, np.asarray(token_sum_TD), 0, 0)
+    held_MD = [features_of_views(encoder, _four_ways(side, spec))[1] for side, _ in held_out]
+    entry = entry_of(name, pairs, bank.content.covariance_DD, np.concatenate(held_MD))
+    return replace(entry, pairs=len(q_clean))
 
 
 def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:

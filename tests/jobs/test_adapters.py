@@ -18,7 +18,9 @@ CARD = "---\nmodel-index:\n- name: x\n  results:\n  - metrics:\n    - {type: psn
 
 def _adapter(folder: Path) -> None:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"task": "haze", "base_sha256": "b" * 64}))
+    (folder / "config.json").write_text(
+        json.dumps({"task": "haze", "base_sha256": "b" * 64, "encoder_sha256": "e" * 64})
+    )
     (folder / "README.md").write_text(CARD)
     save_file({"a": np.zeros((2, 3), np.float16), "b": np.zeros(4, np.float16)}, folder / "adapter.safetensors")
 
@@ -30,6 +32,7 @@ def test_list(tmp_path: Path) -> None:
     assert len(found["adapters"]) == 1
     one = found["adapters"][0]
     assert (one["name"], one["task"], one["parameters"], one["metrics"]) == ("haze", "haze", 10, {"psnr_gain_db": 9.1})
+    assert one["encoder_sha256"] == "e" * 64 and "b" * 12 + "  " + "e" * 12 in adapters.text(found)
     assert "psnr_gain_db 9.1" in adapters.text(found)
 
 
