@@ -6,8 +6,8 @@ import pytest
 from fdi_lib.core.separability import CLEAN
 from fdi_lib.core.similarity import decide
 from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.training.bank import build_bank, features
-from fdi_lib.training.own import confusion, entry_from_pairs
+from fdi_lib.training.bank import build_bank, features, pair_moments
+from fdi_lib.training.own import _four_ways, confusion, entry_from_pairs
 from tests.training.test_bank import _pictures, _Statistics
 
 
@@ -30,6 +30,18 @@ def test_few_pairs_of_a_new_kind_are_recognised(bank: ReferenceBank) -> None:
     q = features(_Statistics(), [d for d, _ in _dark(_pictures(30, 7))])[1]
     found = [d.route for d in decide(q, grown.geometry, grown.thresholds, max_adapters=2, mode="progressive")]
     assert found.count("dark") >= 27
+
+
+def test_pairs_one_after_another_give_the_fdi_of_all_at_once(bank: ReferenceBank) -> None:
+    pairs = _dark(_pictures(9, 5))
+    entry = entry_from_pairs("dark", _Statistics(), bank, iter(pairs), iter(pairs))
+    spec = _Statistics().view_spec
+    degraded, clean = ([view for pair in pairs for view in _four_ways(pair[side], spec)] for side in (0, 1))
+    moments = pair_moments(_Statistics(), degraded, clean)
+    assert moments.count == 4 * entry.pairs == 36
+    np.testing.assert_allclose(entry.tokens_TD, moments.fdi_tokens_TD, atol=1e-6)
+    np.testing.assert_allclose(entry.mean_D, moments.difference.mean_D, atol=1e-6)
+    assert entry.spread == pytest.approx(moments.spread)
 
 
 def test_grey_and_sixteen_bit_pairs_count_like_others(bank: ReferenceBank) -> None:
