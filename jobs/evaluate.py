@@ -43,6 +43,8 @@ _COLUMNS = (
     "ssim_out",
     "ms_ssim_in",
     "ms_ssim_out",
+    "niqe_in",
+    "niqe_out",
     "classical",
     "classical_gain_db",
     "found",
@@ -239,4 +241,6 @@ def _print(result: dict[str, Any]) -> str:
 def _shown(column: str, value: Any) -> str:
     if column == "psnr_roundtrip" and value >= PSNR_CAP_DB:
         return "lossless"
+    if value is None:
+        return "–"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
