@@ -221,11 +221,13 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _print(result: dict[str, Any]) -> str:
     """Print the table on standard output and return it as text."""
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=220)
     table = Table(title="Restored against reference (8 bit, mean over tiles)")
     for column in ("degradation", *_COLUMNS):
         table.add_column(
-            column.replace("_db", " dB").replace("_", " "), justify="right" if column != "classical" else "left"
+            column.replace("_db", " dB").replace("_", " "),
+            justify="right" if column != "classical" else "left",
+            no_wrap=column == "degradation",  # names stay whole
         )
     for name, row in result["degradations"].items():
         table.add_row(name, *(_shown(column, row[column]) for column in _COLUMNS))
