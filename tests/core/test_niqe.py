@@ -139,3 +139,11 @@ def test_fit_refuses_too_few_patches() -> None:
     for given in (features[:36], np.repeat(features[:20], 3, axis=0)):
         with pytest.raises(ValueError, match="do not determine"):
             fit([given], 32)
+
+
+def test_second_scale_is_the_halved_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96)) / 255
+    doubled = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+    coarse, fine = patch_features(doubled, 64)[0][:, 18:], patch_features(image, 32)[0][:, :18]
+    assert coarse.shape == (6, 18)
+    np.testing.assert_allclose(coarse, fine)
