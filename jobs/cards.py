@@ -10,11 +10,13 @@ import csv
 import json
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.presets import compact_folder
@@ -30,7 +32,7 @@ _ADAPTERS = ("adapters", "on_request")  # those that the bank recognises, and ot
 
 def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.tsv")) -> list[Path]:
     """Write ``README.md`` into every folder of the compact preset; return the files."""
-    preset, sources = compact_folder(), _sources(table)
+    preset, where = compact_folder(), sources(table)
     written = []
     adapters = [path.parent for parent in _ADAPTERS for path in sorted(preset.glob(f"{parent}/*/config.json"))]
     for folder in [preset / n for n in _ABOUT] + adapters:
@@ -56,7 +58,7 @@ def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.
             unmeasured="See docs/decisions/0009-what-the-compact-bank-recognises.md."
             if adapter
             else "See the adapters' cards and docs/benchmarks.md.",
-            data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {sources}.\n"
+            data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {where}.\n"
             "The weights are released under Apache-2.0.",
             limits="Trained on small crops of a few dozen photographs with synthetic damage. "
             "Real damage differs;\nlook at the review queue and the report before publishing anything.",
@@ -109,18 +111,35 @@ def adapter_card(folder: Path, summary: dict[str, Any], manifest: TrainManifest)
     )
 
 
-def render(**values: Any) -> str:
-    """Fill in the template; every variable must be given."""
+def render(template: str = "model-card.md.j2", **values: Any) -> str:
+    """Fill in a template of this package; every variable must be given."""
     environment = Environment(
         loader=PackageLoader("jobs", "templates"), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    return environment.get_template("model-card.md.j2").render(**values)
+    return environment.get_template(template).render(**values)
 
 
-def _sources(table: Path) -> str:
-    with table.open(newline="") as lines:
+def sources(table: Path, kinds: Collection[str] | None = None) -> str:
+    """Where the training pictures come from: repositories, each with its licence and number of files.
+
+    Args:
+        table: list of pictures.
+        kinds: photo, garment or plate; None takes all.
+
+    Raises:
+        ManifestError: the list doesn't say.
+    """
+    with table.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines, delimiter="\t") if row["split"] == "train"]
-    counts = Counter((row["source_repository"], row["licence"]) for row in rows)
+    if any(not row.get(column) for row in rows for column in ("source_repository", "licence")):
+        raise ManifestError(
+            "the picture list names no source_repository or licence",
+            key="data.pictures",
+            value=str(table),
+            remedy="give every picture both: model cards name them",
+        )
+    taken = [row for row in rows if kinds is None or row["kind"] in kinds]
+    counts = Counter((row["source_repository"], row["licence"]) for row in taken)
     return "; ".join(f"{repository} ({licence}, {n} files)" for (repository, licence), n in sorted(counts.items()))
 
 

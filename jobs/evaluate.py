@@ -43,6 +43,8 @@ _COLUMNS = (
     "ssim_out",
     "ms_ssim_in",
     "ms_ssim_out",
+    "niqe_in",
+    "niqe_out",
     "classical",
     "classical_gain_db",
     "found",
@@ -219,11 +221,13 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _print(result: dict[str, Any]) -> str:
     """Print the table on standard output and return it as text."""
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=220)
     table = Table(title="Restored against reference (8 bit, mean over tiles)")
     for column in ("degradation", *_COLUMNS):
         table.add_column(
-            column.replace("_db", " dB").replace("_", " "), justify="right" if column != "classical" else "left"
+            column.replace("_db", " dB").replace("_", " "),
+            justify="right" if column != "classical" else "left",
+            no_wrap=column == "degradation",  # names stay whole
         )
     for name, row in result["degradations"].items():
         table.add_row(name, *(_shown(column, row[column]) for column in _COLUMNS))
@@ -239,4 +243,6 @@ def _print(result: dict[str, Any]) -> str:
 def _shown(column: str, value: Any) -> str:
     if column == "psnr_roundtrip" and value >= PSNR_CAP_DB:
         return "lossless"
+    if value is None:
+        return "–"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -85,7 +85,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
             terms.append(float((luminance * structure).mean()))
             break
         terms.append(float(structure.mean()))
-        x, y = _halved(x), _halved(y)
+        x, y = halved(x), halved(y)
     weights = np.array(_SCALES[: len(terms)]) / sum(_SCALES[: len(terms)])
     return float(np.prod(np.maximum(terms, 0.0) ** weights))
 
@@ -102,7 +102,8 @@ def _ssim_terms(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (2 * mx * my + c1) / (mx**2 + my**2 + c1), (2 * covariance + c2) / (vx + vy + c2)
 
 
-def _halved(x: np.ndarray) -> np.ndarray:
+def halved(x: np.ndarray) -> np.ndarray:
+    """Mean of every 2 x 2 pixels, HW of any float dtype; an odd last row or column is left out."""
     height, width = (side // 2 for side in x.shape)
     return np.asarray(x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3)))
 

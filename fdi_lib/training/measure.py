@@ -17,8 +17,10 @@ import numpy as np
 from fdi_lib.core import metrics
 from fdi_lib.core.classical import Method, classical_method
 from fdi_lib.core.decision import Decision, Mode, told
+from fdi_lib.core.niqe import Pristine, niqe
 from fdi_lib.core.order import in_order_of_repair
 from fdi_lib.core.protocol import Sample, Tile, as_float, quantise
+from fdi_lib.models.pristine import load_pristine
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +83,18 @@ def measure(
     Returns:
         The content of ``metrics.json``, and for each degradation four pictures of its first tile: input, restored,
         classical, reference (uint8 HW3).
+
+    Raises:
+        WeightsError: the model of clean photographs that NIQE compares with is missing.
     """
+    pristine = load_pristine()
     result: dict[str, Any] = {"degradations": {}}
     pictures: dict[str, list[np.ndarray]] = {}
     residuals: dict[str, list[float]] = {}
     ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
         result["degradations"][name], pictures[name], residuals[name] = _single(
-            name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name)
+            name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name), pristine
         )
         result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
@@ -143,6 +149,14 @@ def _psnr(samples: Sequence[Sample], outputs: Sequence[np.ndarray]) -> np.ndarra
     return scores(metrics.psnr, samples, outputs)
 
 
+def _blind(pristine: Pristine, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> dict[str, float | None]:
+    """Mean NIQE over the tiles that have one before and after; None where no tile has: small and flat ones haven't."""
+    pairs = [[niqe(as_float(pixels), pristine) for pixels in pair] for pair in zip(inputs, outputs, strict=True)]
+    both = [pair for pair in pairs if None not in pair]
+    means = np.mean(np.array(both, np.float64), axis=0) if both else (None, None)
+    return dict(zip(("niqe_in", "niqe_out"), means, strict=True))
+
+
 class _Ceilings:
     """PSNR of the truth after the base's latent space: what no restoration in it can pass without a fidelity path.
 
@@ -164,7 +178,12 @@ class _Ceilings:
 
 
 def _single(
-    name: str, samples: list[Sample], restorer: RestorerLike, bare: RestorerLike, method: Method
+    name: str,
+    samples: list[Sample],
+    restorer: RestorerLike,
+    bare: RestorerLike,
+    method: Method,
+    pristine: Pristine,
 ) -> tuple[dict[str, Any], list[np.ndarray], list[float]]:
     """Return one degradation's figures, four pictures of its first sample, and the residuals of its decisions."""
     known = [_known([name], "progressive")] * len(samples)
@@ -186,6 +205,7 @@ def _single(
         "ssim_out": scores(metrics.ssim, samples, outputs).mean(),
         "ms_ssim_in": scores(metrics.ms_ssim, samples, inputs).mean(),
         "ms_ssim_out": scores(metrics.ms_ssim, samples, outputs).mean(),
+        **_blind(pristine, inputs, outputs),
         "classical": method.label,
         "classical_gain_db": (_psnr(samples, classical) - before).mean(),
         "found": np.mean([{n for n, _ in d.adapters} == {name} for d in decisions]),

@@ -13,15 +13,19 @@ from pydantic import ValidationError
 from scipy.ndimage import uniform_filter
 
 from fdi_lib.core.decision import Decision
+from fdi_lib.core.niqe import niqe
 from fdi_lib.core.order import in_order_of_damage
+from fdi_lib.core.protocol import as_float
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import EvaluateManifest, load_manifest
+from fdi_lib.models.pristine import load_pristine
 from jobs.evaluate import evaluate, synthetic
 
 REPOSITORY = Path(__file__).parents[2]
 KEYS = {
     "n", "psnr_in", "psnr_out", "gain_db", "gain_db_classified", "gain_db_without_fidelity", "ssim_in", "ssim_out",
     "classical", "classical_gain_db", "found", "psnr_roundtrip", "gain_db_fidelity_only", "ms_ssim_in", "ms_ssim_out",
+    "niqe_in", "niqe_out",
 }  # fmt: skip
 
 
@@ -99,7 +103,10 @@ def test_synthetic(
     assert stored["unknown"]["n"] == 12
     assert [row["psnr_roundtrip"] for row in stored["degradations"].values()] == [100, 100]
     assert all(row["gain_db_fidelity_only"] == 0 for row in stored["degradations"].values())
+    # Tiles of 64 px are too small for NIQE: null in the file, a dash in the table.
+    assert all(row["niqe_in"] is None and row["niqe_out"] is None for row in stored["degradations"].values())
     shown = capsys.readouterr().out
+    assert shown.count("–") == 4
     assert "noise" in shown and shown.count("lossless") == 2
     assert pyvips.Image.new_from_file(str(output / "contact-sheet.png")).bands == 3
 
@@ -122,18 +129,24 @@ def test_restorer_without_fidelity_is_asked_for(pictures: Path, tmp_path_factory
     assert asked == [True, False]
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
+    scores = []
     for side, sigma in (("clean", 0), ("degraded", 40)):
         folder = tmp_path / "data" / "noise" / side
         folder.mkdir(parents=True)
         for name in ("a", "b"):
-            pixels = np.clip(128 + rng.normal(0, sigma, (48, 64, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(128 + rng.normal(0, sigma, (128, 160, 3)), 0, 255).astype(np.uint8)
             pyvips.Image.new_from_array(pixels).pngsave(str(folder / f"{name}.png"))
+            scores.append(niqe(as_float(pixels), load_pristine()))
     settings = manifest(tmp_path / "data", tmp_path / "out", kind="folders", degradations=["noise"])
     result = evaluate(settings, lambda fidelity: FakeRestorer())
     assert result["degradations"]["noise"]["n"] == 2
     assert result["degradations"]["noise"]["gain_db"] > 8
+    assert scores[:2] == [None, None]  # a flat reference has none, and needs none
+    assert result["degradations"]["noise"]["niqe_in"] == pytest.approx(np.mean(np.array(scores[2:], float)), abs=1e-4)
+    shown = capsys.readouterr().out
+    assert all(f"{result['degradations']['noise'][column]:.2f}" in shown for column in ("niqe_in", "niqe_out"))
 
     (tmp_path / "data" / "noise" / "clean" / "b.png").unlink()
     with pytest.raises(ManifestError, match="not pairs: b"):

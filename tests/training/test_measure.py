@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import skimage.data
 
 from fdi_lib.core.decision import Decision
-from fdi_lib.core.protocol import Sample, Tile
+from fdi_lib.core.niqe import niqe
+from fdi_lib.core.protocol import Sample, Tile, as_float, quantise
+from fdi_lib.errors import WeightsError
+from fdi_lib.models.pristine import load_pristine
 from fdi_lib.training.measure import EvaluationSet, measure
 
 
@@ -85,9 +91,56 @@ def test_single_degradation() -> None:
     assert 0 < row["ssim_in"] < row["ssim_out"] <= 1
     # A tile of 16 px has room for one scale only, and that is SSIM.
     assert row["ms_ssim_in"] == pytest.approx(row["ssim_in"], abs=1e-3)
+    assert row["niqe_in"] is row["niqe_out"] is None  # nor for four patches of NIQE's
     assert [int(p[0, 0, 0]) for p in pictures["brighter"]] == [59, 99, 59, 100]
     assert result["clean"] == {"n": 0, "untouched": None, "interval": None}
     assert result["mixtures"]["n"] == result["unknown"]["n"] == 0
+
+
+class Undoing(FakeRestorer):
+    """Returns what it is told to for each image."""
+
+    def __init__(self, undone: dict[bytes, np.ndarray]) -> None:
+        super().__init__({})
+        self.undone = undone
+
+    def classify(self, images: list[np.ndarray]) -> list[Decision]:
+        return [CLEAN for _ in images]
+
+    def restore(
+        self, images: list[np.ndarray], decisions: list[Decision], noise_keys: list[int] | None = None
+    ) -> list[np.ndarray]:
+        return [self.undone[image.tobytes()] for image in images]
+
+
+def test_niqe_is_the_mean_over_tiles_that_have_one_before_and_after() -> None:
+    rng = np.random.default_rng(0)
+    cat, coffee = skimage.data.chelsea()[:128, :192], skimage.data.coffee()[100:228, 100:292]
+    blank = np.full_like(cat, 255)
+    clean = [cat, coffee, cat]
+    degraded = [quantise(as_float(pixels) + rng.normal(0, 0.1, pixels.shape).clip(0, 1)) for pixels in clean]
+    restored = [cat, coffee, blank]  # of the last nothing is left to score
+    samples = [Sample(("brighter",), Tile(str(i), 0, clean[i]), degraded[i], i) for i in range(3)]
+    restorer = Undoing({degraded[i].tobytes(): restored[i] for i in range(3)})
+    row = measure(EvaluationSet({"brighter": samples}), restorer, restorer, "progressive", 0)[0]["degradations"][
+        "brighter"
+    ]
+    before, after = (
+        np.mean([niqe(as_float(pixels), load_pristine()) for pixels in side[:2]])  # type: ignore[arg-type]
+        for side in (degraded, restored)
+    )
+    assert (row["niqe_in"], row["niqe_out"]) == (pytest.approx(before, abs=1e-4), pytest.approx(after, abs=1e-4))
+    assert row["niqe_out"] < row["niqe_in"] - 3
+
+
+def test_a_missing_model_of_clean_photographs_is_said_before_anything_is_restored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("fdi_lib.training.measure.load_pristine", lambda: load_pristine(tmp_path))
+    restorer = FakeRestorer({59: BRIGHTER})
+    with pytest.raises(WeightsError, match=r"niqe\.safetensors: not found"):
+        measure(EvaluationSet({"brighter": [sample(100, 59, "brighter")]}), restorer, restorer, "progressive", 0)
+    assert not restorer.routes
 
 
 def test_a_tile_that_degradations_share_makes_one_round_trip() -> None:
