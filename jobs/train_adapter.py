@@ -62,12 +62,12 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
             summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
             bank = bank.with_entry(own.entry)
         trained = train_on_ray(plan, learnt, held_out)
-    adapter = FDIAdapter(plan.config, torch.from_numpy(plan.fdi))
-    weights = load_file(trained.folder / AVERAGE)
-    adapter.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
-    shutil.rmtree(trained.folder)
-    summary = plan.summary(len(learnt), len(held_out), pictures) | summary
-    summary |= {"best": trained.best, "last": trained.last}
-    measured = (lambda folder: train_pairs.measured(manifest, own, folder)) if own else None
-    summary = publish_adapter(plan, adapter, bank, trained.log, summary, measured)
+        adapter = FDIAdapter(plan.config, torch.tensor(plan.fdi))
+        weights = load_file(trained.folder / AVERAGE)
+        adapter.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
+        shutil.rmtree(trained.folder)
+        summary = plan.summary(len(learnt), len(held_out), pictures) | summary
+        summary |= {"best": trained.best, "last": trained.last}
+        measured = (lambda folder: train_pairs.measured(manifest, own, folder)) if own else None
+        summary = publish_adapter(plan, adapter, bank, trained.log, summary, measured)
     return summary | {"output": manifest.output, "already_done": False}

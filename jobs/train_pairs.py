@@ -2,7 +2,8 @@
 
 Before: every pair is checked, bad ones are listed and left out, the FDI is found. After: is the new degradation
 recognised and does it disturb the others, is the adapter better than doing nothing and than a classical method.
-Does NOT know the trainer (``train_ray.py``) nor where the adapter goes (``train_adapter.py``).
+What takes an encoder or a base is done in a training worker's place: the driver's node may have no GPU.
+Does NOT know the training itself, nor where the adapter goes (``train_adapter.py``).
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ from fdi_lib.training.pair_checks import accepted, table
 from fdi_lib.training.pairs import Pair, StoredPairs, split
 from jobs.pair_stream import PairStream, pair_reports
 from jobs.pool import cluster
+from jobs.train_ray import on_a_worker
 
 log = logging.getLogger(__name__)
 REPORT = "pairs.tsv"
@@ -77,21 +79,18 @@ def checked(manifest: TrainManifest, refs: list[PairRef], bank: ReferenceBank) -
     kept = accepted(refs, reports, data.uri)
     sides = split(kept, data.validation_fraction, manifest.seed)
     learnt, held_out = (StoredPairs(side, data.uri, data.storage, data.cache_mib) for side in sides)
-    entry = _entry(manifest, bank, learnt, held_out)
+    entry = on_a_worker(manifest, _entry, manifest, bank, learnt, held_out)
     log.info("FDI of %d pairs; their mean explains %.0f %% of the differences", entry.pairs, 100 * entry.spread)
     identity = [f"{report.name} {report.degraded_hash} {report.clean_hash}" for report in reports if report.ok]
     return OwnPairs(learnt, held_out, entry, len(left_out), identity)
 
 
 def _entry(manifest: TrainManifest, bank: ReferenceBank, learnt: StoredPairs, held_out: StoredPairs) -> Entry:
-    """What the bank will know of the pairs. The encoder goes when that is found: workers need the memory."""
+    """What the bank will know of the pairs."""
     assert manifest.task is not None, "the manifest's own check"
     encoder = encoder_files(manifest.models.encoder).load()
     sides = (pair for _, pair in learnt.whole(_FOR_FDI)), (pair for _, pair in held_out.whole(_FOR_THRESHOLDS))
-    entry = entry_from_pairs(manifest.task, encoder, bank, *sides)
-    del encoder
-    torch.cuda.empty_cache()
-    return entry
+    return entry_from_pairs(manifest.task, encoder, bank, *sides)
 
 
 def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
@@ -120,6 +119,26 @@ def measured(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str
     Returns:
         A row of ``metrics.json``, as ``fdi evaluate`` writes it.
     """
+    task, files = pairs.entry.name, {path.name: path.read_bytes() for path in folder.iterdir()}
+    row = on_a_worker(manifest, _measured, manifest, pairs, files)
+    shown = Table(*(column.replace("_db", " dB").replace("_", " ") for column in _SHOWN))
+    shown.title = f"{task}: held-out pairs, restored against clean (8 bit)"
+    shown.add_row(*(f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in _SHOWN))
+    _console().print(shown)
+    return row
+
+
+def _measured(manifest: TrainManifest, pairs: OwnPairs, files: dict[str, bytes]) -> dict[str, Any]:
+    """The figures of an adapter, given by its files: the worker may be on another node than its folder."""
+    with TemporaryDirectory(prefix="fdi-measured-") as parent:
+        folder = Path(parent, pairs.entry.name)
+        folder.mkdir()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        return _figures(manifest, pairs, folder)
+
+
+def _figures(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str, Any]:
     task, folders = pairs.entry.name, folders_with(manifest, folder)
     samples = [_sample(task, name, pair) for name, pair in pairs.held_out.whole(_MEASURED)]
     given: dict[str, Any] = {**vars(folders), "batch": min(8, len(samples))}
@@ -132,10 +151,6 @@ def measured(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str
     method = best_known([(as_float(_middle(d)), as_float(_middle(c))) for _, (d, c) in pairs.learnt.whole(_TUNED)])
     result, _ = measure(EvaluationSet({task: samples}), restorer, bare, "progressive", 0, {task: method})
     row: dict[str, Any] = result["degradations"][task]
-    shown = Table(*(column.replace("_db", " dB").replace("_", " ") for column in _SHOWN))
-    shown.title = f"{task}: held-out pairs, restored against clean (8 bit)"
-    shown.add_row(*(f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in _SHOWN))
-    _console().print(shown)
     return row
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
+import ray
 import torch
 from ray import train
+from ray.exceptions import RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -30,6 +32,7 @@ from fdi_lib.training.pairs import PairSource
 from fdi_lib.training.samples import Batch, Shard, echoed, to_batch
 from fdi_lib.training.watch import Watch
 from jobs.capacity import Amount
+from jobs.pulled import cause
 from jobs.train_plan import Plan
 from jobs.train_progress import Board
 from jobs.train_storage import CHECKSUMS, filesystem
@@ -37,6 +40,7 @@ from jobs.train_stream import SharedPairs, batches
 
 SCORE = "validation_psnr"
 _GIB = 2**30
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,24 @@ def train_on_ray(plan: Plan, pairs: PairSource, held_out: PairSource) -> Trained
     if isinstance(result.return_value, FDIError):
         raise result.return_value
     return _trained(result)
+
+
+def on_a_worker(manifest: TrainManifest, work: Callable[..., R], *given: Any) -> R:
+    """Do something else that needs what a training worker has, a GPU above all, in one worker's place.
+
+    Args:
+        manifest: of the training; the process has joined the cluster.
+        work: a function of a module; what it is given and what it returns travels.
+        given: its arguments.
+    """
+    worker = manifest.worker
+    memory = int(worker.memory_gib * _GIB)
+    task = ray.remote(work).options(num_cpus=worker.cpus, num_gpus=worker.gpus, memory=memory)
+    try:
+        result: R = ray.get(task.remote(*given))
+    except RayTaskError as error:
+        raise cause(error) from None
+    return result
 
 
 def _name(plan: Plan) -> str:
