@@ -59,6 +59,8 @@ def made_bank(
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
         prototypes=manifest.prototypes,
+        mixed=set(made.degradations) - set(made.spread_only),
+        mixture_references=made.mixture_references,
         workers=workers,
     )
     for name in made.spread_only:

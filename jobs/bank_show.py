@@ -40,7 +40,8 @@ def holds(bank: ReferenceBank) -> dict[str, Any]:
         }
         for k, name in enumerate(bank.names)
     }
-    limits = {"unknown_energy": t.unknown_energy, "member": t.member}
+    limits = {"unknown_energy": t.unknown_energy, "member": t.member, "margin": round(t.margin, 2)}
+    limits |= {"mixtures": 0 if bank.mixtures is None else len(bank.mixtures.fdi_PD)}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
 
 

@@ -8,7 +8,8 @@ An image's feature q has no clean twin, so the bank's clean mean stands in for i
     z_k = F_k . (q - mean)                                the score that detects k: F_k is FDI_k's matched filter
     a   = argmin_{a>=0} ||r - sum_k a_k u_k||^2 + l1 sum_k a_k     u_k = W FDI_k / |W FDI_k|: amplitudes, a sparse code
 
-Decisions use amplitudes, never raw weights a_k / |W FDI_k|: a weak prototype would own the maximum.
+Decisions use amplitudes, never raw weights a_k / |W FDI_k|: a weak prototype would own the maximum. Where the bank has
+references of mixtures, they decide what joins the first degradation (:mod:`fdi_lib.core.mixtures`).
 Suffixes: N images, K degradations, D feature numbers.
 """
 
@@ -22,6 +23,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from fdi_lib.core.decision import Decision, Mode, Verdict
+from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.order import in_order_of_repair
 
 
@@ -36,6 +38,7 @@ class Geometry:
         fdi_KD: mean feature difference, degraded minus clean, of each degradation (Eq. 2, pooled).
         filter_KD: matched filter of each degradation, see :func:`matched_filter`: what detects it.
         severity_filters: further ones of each degradation, P,D (by severity, P may be 0); empty where nothing has any.
+        mixtures: references of two degradations together, if there are any.
     """
 
     names: tuple[str, ...]
@@ -44,6 +47,7 @@ class Geometry:
     fdi_KD: np.ndarray
     filter_KD: np.ndarray
     severity_filters: tuple[np.ndarray, ...] = ()
+    mixtures: Mixtures | None = None
 
     @property
     def unit_KD(self) -> np.ndarray:
@@ -64,6 +68,12 @@ class Geometry:
                 score_NK[:, k] = np.maximum(score_NK[:, k], (deviation_ND @ filter_PD.T).max(1))
         return score_NK
 
+    def partners(self, q_ND: np.ndarray) -> np.ndarray:
+        """Features -> what a reference of both explains better than k alone, N,K,K; see :class:`Mixtures`."""
+        if self.mixtures is None:
+            return np.full((len(q_ND), len(self.names), len(self.names)), -np.inf)
+        return self.mixtures.advantage(q_ND - self.mean_D, self.fdi_KD)
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -77,9 +87,11 @@ class Thresholds:
         left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
             quantile of images known to be k).
         least_K: amplitude of k that images without it (clean, or with one other degradation) hardly reach: a further
-            degradation of a mixture needs more.
-        member: a further degradation joins a mixture from this share of its ``single`` amplitude on.
+            degradation of a mixture needs more, where there is no reference of the mixture.
+        member: so joins a further degradation from this share of its ``single`` amplitude on.
         l1: sparsity of the code, in amplitude.
+        margin: a further degradation joins where a reference of the mixture is likelier than one of the first alone, by
+            more than this (log-likelihood).
     """
 
     clean_mean_K: np.ndarray
@@ -90,6 +102,7 @@ class Thresholds:
     least_K: np.ndarray
     member: float
     l1: float
+    margin: float = 0.0
 
 
 def shrunk_covariance(x_ND: np.ndarray) -> np.ndarray:
@@ -193,7 +206,7 @@ def decide(
         strengths: factors that single names have in its place.
     """
     own = strengths or {}
-    found = statistics(q_ND, geometry, thresholds)
+    found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
     decisions = []
     for i in range(len(q_ND)):
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
@@ -204,7 +217,15 @@ def decide(
         fits_K = (detect_K > 1) & (residual * energy <= thresholds.left_K)
         best = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K))[:max_adapters]
         joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K)
-        members = [int(k) for j, k in enumerate(best) if amplitude_K[k] > 0 and (j == 0 or joins_K[k])]
+        partner = _partner(better_NKK[i, best[0]], thresholds.margin)
+        if geometry.mixtures is not None:
+            joins_K &= ~geometry.mixtures.known_KK[best[0]]
+        if partner is not None and max_adapters > 1:
+            best = np.array([best[0], partner, *(k for k in best[1:] if k != partner)])[:max_adapters]
+            joins_K[partner], relative_K[partner] = True, max(relative_K[partner], thresholds.member)
+        members = [
+            int(k) for j, k in enumerate(best) if (amplitude_K[k] > 0 or k == partner) and (j == 0 or joins_K[k])
+        ]
         detected = detect_K.max() > 1
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
@@ -230,3 +251,9 @@ def decide(
             )
         )
     return decisions
+
+
+def _partner(better_K: np.ndarray, margin: float) -> int | None:
+    """The degradation that explains most together with the first one, if that is enough."""
+    best = int(better_K.argmax())
+    return best if better_K[best] > margin else None

@@ -197,6 +197,11 @@ class SyntheticPairSettings(DataSettings):
     spread_only: Names = Field(
         default=(), description="Of these: what counts for the spread of differences, but isn't to be recognised."
     )
+    mixture_references: int = Field(
+        default=0,
+        ge=0,
+        description="Pictures for the reference of every two that are recognised; 0: no such references.",
+    )
     clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
+from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
@@ -39,6 +40,7 @@ class ReferenceBank:
         rate: clean false-positive rate of ``thresholds``.
         encoder_sha256: fingerprint of the encoder whose features these are.
         calibrated: thresholds found before; None finds them when they are asked for.
+        mixtures: references of two degradations together; None where there is none.
     """
 
     entries: tuple[Entry, ...]
@@ -50,6 +52,7 @@ class ReferenceBank:
     rate: float
     encoder_sha256: str
     calibrated: Thresholds | None = None
+    mixtures: Mixtures | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,7 +65,7 @@ class ReferenceBank:
         white_DD = whitening(self.content.covariance_DD, self.content.within_DD)
         fdi_KD, filter_KD = (np.stack([getattr(e, part) for e in self.entries]) for part in ("mean_D", "filter_D"))
         further = tuple(e.severities.filter_PD if e.severities else filter_KD[:0] for e in self.entries)
-        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further)
+        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further, self.mixtures)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -97,7 +100,14 @@ class ReferenceBank:
         kept = [k for k, e in enumerate(self.entries) if e.name != entry.name]
         rows = ~np.delete(self.mixed_MK, kept, axis=1).any(axis=1)  # mixtures with an entry that goes, go too
         mixed_MK = np.concatenate([self.mixed_MK[rows][:, kept], np.zeros((int(rows.sum()), 1), bool)], axis=1)
-        return replace(self, entries=(*others, entry), mixed_MD=self.mixed_MD[rows], mixed_MK=mixed_MK, calibrated=None)
+        return replace(
+            self,
+            entries=(*others, entry),
+            mixed_MD=self.mixed_MD[rows],
+            mixed_MK=mixed_MK,
+            mixtures=self.mixtures and self.mixtures.keep(kept, added=1),
+            calibrated=None,
+        )
 
     def without(self, name: str) -> ReferenceBank:
         """A bank that doesn't know a degradation; its thresholds are found anew.
@@ -109,8 +119,14 @@ class ReferenceBank:
             raise KeyError(name)
         kept = [k for k, e in enumerate(self.entries) if e.name != name]
         rows = ~self.mixed_MK[:, self.names.index(name)]
-        mixed = {"mixed_MD": self.mixed_MD[rows], "mixed_MK": self.mixed_MK[rows][:, kept]}
-        return replace(self, entries=tuple(self.entries[k] for k in kept), calibrated=None, **mixed)
+        return replace(
+            self,
+            entries=tuple(self.entries[k] for k in kept),
+            mixed_MD=self.mixed_MD[rows],
+            mixed_MK=self.mixed_MK[rows][:, kept],
+            mixtures=self.mixtures and self.mixtures.keep(kept),
+            calibrated=None,
+        )
 
     def with_entry_of(self, folder: Path) -> ReferenceBank:
         """A bank that knows an adapter's degradation as the adapter's folder does; itself, if that says nothing new.
@@ -143,6 +159,7 @@ class ReferenceBank:
         arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
         arrays |= {key: as_half(value) for key, value in half.items()}
         arrays["mixed_present"] = kept.mixed_MK.astype(np.uint8)
+        arrays |= kept.mixtures.arrays() if kept.mixtures else {}
         save_file(arrays, folder / "bank.safetensors")
         thresholds = {
             key: value.tolist() if isinstance(value, np.ndarray) else value
@@ -177,6 +194,7 @@ class ReferenceBank:
             clean_ND=as_half(self.clean_ND).astype(np.float64),
             mixed_MD=as_half(self.mixed_MD).astype(np.float64),
             weight_N=as_single(self.weight_N),
+            mixtures=self.mixtures and Mixtures.among(self.mixtures.arrays()),
         )
 
     @classmethod
@@ -195,7 +213,7 @@ class ReferenceBank:
         a = load_file(path)
         if "mixed_present" not in a:
             raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
-        mixed_MK = a.pop("mixed_present").astype(bool)
+        mixed_MK, mixtures = a.pop("mixed_present").astype(bool), Mixtures.among(a)
         tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
         x = {key: value.astype(np.float64) for key, value in a.items()}
         entries = tuple(
@@ -224,6 +242,7 @@ class ReferenceBank:
             config["clean_false_positive_rate"],
             config["encoder_sha256"],
             Thresholds(**thresholds),
+            mixtures,
         )
 
 

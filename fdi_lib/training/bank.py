@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +13,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from fdi_lib.core.degrade import degrade
+from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.moments import Moments, PairMoments
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
@@ -24,6 +25,7 @@ from fdi_lib.models.entry import Content, Entry, Severities
 from fdi_lib.training.encoder import quantised
 
 _Damage = tuple[tuple[str, ...], np.ndarray, list[int]]  # degradations, the picture (uint8 HW3), the seed
+_ViewsOf = Callable[[Iterable[_Damage]], list[np.ndarray]]
 _BATCH = 8  # images a pass
 _ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in turn
 
@@ -113,6 +115,8 @@ def build_bank(
     clean_false_positive_rate: float,
     seed: int,
     prototypes: int = 1,
+    mixed: Collection[str] = (),
+    mixture_references: int = 0,
     workers: int = 0,
 ) -> ReferenceBank:
     """Build a bank from clean pictures and synthetic degradations of them.
@@ -128,9 +132,11 @@ def build_bank(
         clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
         prototypes: of each degradation, see :func:`entry_of`.
+        mixed: degradations of which every two get a reference of both together.
+        mixture_references: pictures of ``content`` for each of those.
         workers: processes that damage pictures; 0: this one does it.
     """
-    entries, within = [], []
+    entries, within, damaged = [], [], {}
     with _views_of(encoder.view_spec, workers) as views_of:
         content_views, reference_views, held_out_views = (
             views_of(((), image, []) for image in images) for images in (content, reference, held_out)
@@ -143,6 +149,12 @@ def build_bank(
             pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
             entries.append(entry_of(name, pairs, content_DD, alone[name], prototypes))
             within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
+            damaged[name] = pairs.degraded
+        mixtures = None
+        if mixture_references:
+            both = [pair for pair in itertools.combinations(names, 2) if set(pair) <= set(mixed)]
+            of_both = mixture_moments(encoder, both, content, q_content, mixture_references, seed, views_of)
+            mixtures = mixtures_from_moments(names, damaged, of_both)
     return ReferenceBank(
         tuple(entries),
         Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
@@ -152,7 +164,49 @@ def build_bank(
         mixed_MK,
         clean_false_positive_rate,
         encoder_sha256,
+        mixtures=mixtures,
     )
+
+
+MixtureMoments = dict[tuple[str, str], tuple[np.ndarray, Moments]]  # mean difference D, and degraded features
+
+
+def mixture_moments(
+    encoder: Encoder,
+    both: Sequence[tuple[str, str]],
+    content: Sequence[np.ndarray],
+    q_content_ND: np.ndarray,
+    count: int,
+    seed: int,
+    views_of: _ViewsOf,
+) -> MixtureMoments:
+    """Damage ``count`` clean pictures by two degradations at once, other ones for each mixture."""
+    found = {}
+    for p, names in enumerate(both):
+        rows = [(37 * p + i) % len(content) for i in range(count)]
+        q_ND = features_of_views(encoder, views_of((names, content[i], [seed, 97, p, i]) for i in rows))[1]
+        found[names] = (q_ND - q_content_ND[rows]).mean(0), Moments.of(q_ND)
+    return found
+
+
+def mixtures_from_moments(
+    names: Sequence[str], damaged: Mapping[str, Moments], mixed: MixtureMoments
+) -> Mixtures | None:
+    """References of mixtures; single degradations and mixtures count alike in the spread about them.
+
+    Args:
+        names: of the bank's degradations.
+        damaged: features with one of them alone.
+        mixed: of :func:`mixture_moments`; None comes of none.
+    """
+    if not mixed:
+        return None
+    single = [damaged[name] for name in names if any(name in both for both in mixed)]
+    groups = single, [moments for _, moments in mixed.values()]
+    about_DD = np.mean([np.mean([m.covariance_DD for m in group], axis=0) for group in groups], axis=0)
+    present_PK = np.array([[name in both for name in names] for both in mixed])
+    fdi_PD = np.stack([difference_D for difference_D, _ in mixed.values()])
+    return Mixtures(present_PK, fdi_PD, shrunk(about_DD, sum(m.count for group in groups for m in group)))
 
 
 def bank_from_moments(
@@ -193,7 +247,7 @@ def bank_from_moments(
 
 
 @contextmanager
-def _views_of(spec: ViewSpec, workers: int) -> Iterator[Callable[[Iterable[_Damage]], list[np.ndarray]]]:
+def _views_of(spec: ViewSpec, workers: int) -> Iterator[_ViewsOf]:
     """Gives a function from pictures and what they suffer to views of them, damaged, in order."""
     if not workers:
         yield lambda damages: [_damaged_views(spec, damage) for damage in damages]
@@ -211,7 +265,7 @@ def _damaged(
     names: tuple[str, ...],
     held_out: list[np.ndarray],
     seed: int,
-    views_of: Callable[[Iterable[_Damage]], list[np.ndarray]],
+    views_of: _ViewsOf,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Features of held-out images, damaged in turn: each degradation alone, and all two-fold mixtures.
 

@@ -166,3 +166,23 @@ def test_processes_damage_the_pictures_as_this_one_does():
         np.testing.assert_array_equal(a.held_out_MD, b.held_out_MD)
     np.testing.assert_array_equal(one.mixed_MD, other.mixed_MD)
     np.testing.assert_array_equal(one.clean_ND, other.clean_ND)
+
+
+def test_a_synthetic_bank_has_references_of_what_two_do_together(tmp_path):
+    content, names = _pictures(30, 0), ("haze", "noise", "jpeg")
+    made = build_bank(_Statistics(), "0" * 64, names, content, content[:20], _pictures(30, 1), np.ones(30), seed=0,
+                      clean_false_positive_rate=0.02, mixed=("haze", "noise"), mixture_references=8)  # fmt: skip
+    assert made.mixtures is not None
+    np.testing.assert_array_equal(made.mixtures.present_PK, [[True, True, False]])
+    both = [degraded(("haze", "noise"), image, [0, 97, 0, i]) for i, image in enumerate(content[:8])]
+    difference = features(_Statistics(), both)[1] - features(_Statistics(), content[:8])[1]
+    np.testing.assert_allclose(made.mixtures.fdi_PD[0], difference.mean(0), rtol=1e-6)
+
+    made.save_pretrained(tmp_path)
+    again = ReferenceBank.from_pretrained(tmp_path)
+    assert again.thresholds.margin == made._as_stored().thresholds.margin
+    np.testing.assert_allclose(again.mixtures.fdi_PD, made.mixtures.fdi_PD, rtol=1e-6)
+    assert len(again.without("jpeg").mixtures.fdi_PD) == 1 and len(again.without("noise").mixtures.fdi_PD) == 0
+    again.save_fdi("noise", tmp_path / "noise")
+    anew = again.with_entry(Entry.load(tmp_path / "noise"))  # its other version was measured with nobody else
+    assert anew.mixtures.present_PK.shape == (0, 3) and anew.thresholds.margin == 0
