@@ -207,6 +207,7 @@ def decide(
     """
     own = strengths or {}
     found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
+    known_KK = np.zeros(better_NKK.shape[1:], bool) if geometry.mixtures is None else geometry.mixtures.known_KK
     decisions = []
     for i in range(len(q_ND)):
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
@@ -216,16 +217,15 @@ def decide(
         # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
         fits_K = (detect_K > 1) & (residual * energy <= thresholds.left_K)
         best = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K))[:max_adapters]
-        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K)
-        partner = _partner(better_NKK[i, best[0]], thresholds.margin)
-        if geometry.mixtures is not None:
-            joins_K &= ~geometry.mixtures.known_KK[best[0]]
-        if partner is not None and max_adapters > 1:
-            best = np.array([best[0], partner, *(k for k in best[1:] if k != partner)])[:max_adapters]
-            joins_K[partner], relative_K[partner] = True, max(relative_K[partner], thresholds.member)
-        members = [
-            int(k) for j, k in enumerate(best) if (amplitude_K[k] > 0 or k == partner) and (j == 0 or joins_K[k])
-        ]
+        first = best[0]
+        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & ~known_KK[first]
+        partner = (
+            _partner(better_NKK[i, first], thresholds.margin) if max_adapters > 1 and amplitude_K[first] > 0 else None
+        )
+        if partner is not None:
+            best = np.array([first, partner, *(k for k in best[1:] if k != partner)])[:max_adapters]
+            relative_K[partner] = max(relative_K[partner], thresholds.member)  # its amplitude may be hidden
+        members = [int(k) for k in best if k == partner or (amplitude_K[k] > 0 and (k == first or joins_K[k]))]
         detected = detect_K.max() > 1
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
