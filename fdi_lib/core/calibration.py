@@ -33,12 +33,14 @@ class HeldOut:
         weight_N: what each clean image counts: tiles of one picture are no independent images.
         damaged_MD: of damaged images.
         present_MK: bool, the degradations that each of them has.
+        weight_M: what each damaged image counts, as several looks at one picture do; None: 1.
     """
 
     clean_ND: np.ndarray
     weight_N: np.ndarray
     damaged_MD: np.ndarray
     present_MK: np.ndarray
+    weight_M: np.ndarray | None = None
 
     def alone(self, k: int) -> np.ndarray:
         """Bool M: damaged by degradation k and no other."""
@@ -58,7 +60,8 @@ def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     kinds = range(len(geometry.names))
     single_K = np.array([max(np.median(found["amplitude"][held.alone(k), k]), 1e-3) for k in kinds])
     left_M = found["residual"] * found["energy"]
-    left_K = np.array([_tail(left_M[held.present_MK[:, k]]) for k in kinds])
+    weight_M = np.ones(len(left_M)) if held.weight_M is None else held.weight_M
+    left_K = np.array([_tail(left_M[has_M], weight_M[has_M]) for has_M in held.present_MK.T])
     least_K = np.maximum(start.least_K, [_without(found["amplitude"], held, k) for k in kinds])
     start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K, margin=_margin(geometry, held))
     return replace(start, member=max(_MEMBER_CHOICES, key=lambda m: _exact(geometry, held, replace(start, member=m))))
@@ -85,11 +88,14 @@ def _without(amplitude_MK: np.ndarray, held: HeldOut, k: int) -> float:
     return float(np.quantile(amplitude_MK[others, k], 1 - share)) if others.any() else 0.0
 
 
-def _tail(values_M: np.ndarray) -> float:
-    """Value that 1 % of such values exceed: read off, or, where there are too few, predicted as of a log-normal."""
-    if len(values_M) >= _MANY:
+def _tail(values_M: np.ndarray, weight_M: np.ndarray) -> float:
+    """Value that 1 % of such values exceed: read off, or, where there are too few, predicted as of a log-normal.
+
+    The weights add up to the number of independent pictures.
+    """
+    if weight_M.sum() >= _MANY:
         return float(np.quantile(values_M, 0.99))
-    return _predicted(values_M, np.ones(len(values_M)), 0.01)
+    return _predicted(values_M, weight_M, 0.01)
 
 
 def _predicted(values_N: np.ndarray, weight_N: np.ndarray, rate: float) -> float:

@@ -73,7 +73,8 @@ class ReferenceBank:
         counts = [len(entry.held_out_MD) for entry in self.entries]
         alone = np.repeat(np.eye(len(counts), dtype=bool), counts, axis=0)
         damaged = np.concatenate([*(entry.held_out_MD for entry in self.entries), self.mixed_MD])
-        return HeldOut(self.clean_ND, self.weight_N, damaged, np.concatenate([alone, self.mixed_MK]))
+        weight_M = np.repeat([1 / entry.looks for entry in self.entries] + [1.0], [*counts, len(self.mixed_MK)])
+        return HeldOut(self.clean_ND, self.weight_N, damaged, np.concatenate([alone, self.mixed_MK]), weight_M)
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -155,6 +156,7 @@ class ReferenceBank:
             full |= {f"{entry.name}.tokens": entry.tokens_TD, f"{entry.name}.mean": entry.mean_D}
             full[f"{entry.name}.filter"] = entry.filter_D
             full |= entry.severities.arrays(f"{entry.name}.") if entry.severities else {}
+            full |= {f"{entry.name}.looks": np.array([entry.looks])} if entry.looks > 1 else {}
             half[f"{entry.name}.held_out"] = entry.held_out_MD
         arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
         arrays |= {key: as_half(value) for key, value in half.items()}
@@ -226,6 +228,7 @@ class ReferenceBank:
                 config["pairs"][name],
                 x[f"{name}.held_out"],
                 Severities.among(x, f"{name}."),
+                int(x.get(f"{name}.looks", [1])[0]),
             )
             for name in config["names"]
         )

@@ -69,6 +69,7 @@ class Entry:
         pairs: number of reference pairs.
         held_out_MD: features of held-out images that have this degradation and no other.
         severities: further prototypes, by severity; None for the mean alone.
+        looks: rows of ``held_out_MD`` that show the same picture.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Entry:
     pairs: int
     held_out_MD: np.ndarray
     severities: Severities | None = None
+    looks: int = 1
 
     def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
         """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
@@ -91,6 +93,7 @@ class Entry:
             "spread": np.array([self.spread]),
             "n": np.array([self.pairs]),
         } | (self.severities.arrays() if self.severities else {})
+        arrays |= {"looks": np.array([self.looks])} if self.looks > 1 else {}
         full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
         full["held_out"] = as_half(self.held_out_MD)
         save_file(full, folder / "fdi.safetensors", metadata={"encoder_sha256": encoder_sha256, "name": self.name})
@@ -110,8 +113,8 @@ class Entry:
         if missing:
             raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; train the adapter again with `fdi train`")
         mean_D, filter_D, held_MD = (a[key].astype(np.float64) for key in ("mean", "filter", "held_out"))
-        spread, pairs = float(a["spread"][0]), int(a["n"][0])
-        return cls(folder.name, a["tokens"], mean_D, filter_D, spread, pairs, held_MD, Severities.among(a))
+        spread, pairs, looks = float(a["spread"][0]), int(a["n"][0]), int(a.get("looks", [1])[0])
+        return cls(folder.name, a["tokens"], mean_D, filter_D, spread, pairs, held_MD, Severities.among(a), looks)
 
 
 def as_half(values: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def entry_from_pairs(
     pairs = PairMoments.of(names, *sides, np.asarray(token_sum_TD), 0, 0)
     held_MD = [features_of_views(encoder, _four_ways(side, spec))[1] for side, _ in held_out]
     entry = entry_of(name, pairs, bank.content.covariance_DD, np.concatenate(held_MD))
-    return replace(entry, pairs=len(q_clean))
+    return replace(entry, pairs=len(q_clean), looks=4)
 
 
 def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:

@@ -1,5 +1,7 @@
 """Thresholds found on made-up held-out references keep the rate that was asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,15 @@ def test_few_references_don_t_make_new_images_of_their_kind_unknown(geometry):
         decisions = decide(fresh, geometry, thresholds, max_adapters=2, mode="composite")
         unknown.append(np.mean([d.verdict == "unknown" for d in decisions]))
     assert np.mean(unknown) < 0.03
+
+
+def test_looks_at_the_same_picture_count_as_one(geometry, held):
+    few = held.present_MK[:200, 0].nonzero()[0][:20]
+    rows = np.concatenate([np.repeat(few, 4), np.flatnonzero(held.present_MK[:, 1])])
+    four_looks = HeldOut(held.clean_ND, held.weight_N, held.damaged_MD[rows], held.present_MK[rows])
+    weighed = replace(four_looks, weight_M=np.where(np.arange(len(rows)) < 80, 0.25, 1.0))
+    once = HeldOut(
+        held.clean_ND, held.weight_N, *(x[np.r_[few, rows[80:]]] for x in (held.damaged_MD, held.present_MK))
+    )
+    left = [calibrate(geometry, given, 0.02).left_K[0] for given in (four_looks, weighed, once)]
+    assert left[0] < left[1] == pytest.approx(left[2])

@@ -24,7 +24,7 @@ def _dark(images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def test_few_pairs_of_a_new_kind_are_recognised(bank: ReferenceBank) -> None:
     entry = entry_from_pairs("dark", _Statistics(), bank, _dark(_pictures(20, 5)), _dark(_pictures(8, 6)))
-    assert entry.pairs == 20 and len(entry.held_out_MD) == 8 * 4
+    assert entry.pairs == 20 and len(entry.held_out_MD) == 8 * 4 and entry.looks == 4
     assert entry.mean_D[0] < -0.3, "brightness falls"
     grown = bank.with_entry(entry)
     q = features(_Statistics(), [d for d, _ in _dark(_pictures(30, 7))])[1]
