@@ -80,7 +80,7 @@ def test_few_references_don_t_make_new_images_of_their_kind_unknown(geometry):
 
 def test_looks_at_the_same_picture_count_as_one(geometry, held):
     few = held.present_MK[:200, 0].nonzero()[0][:20]
-    rows = np.concatenate([np.repeat(few, 4), np.flatnonzero(held.present_MK[:, 1])])
+    rows = np.concatenate([np.repeat(few, 4), np.flatnonzero(held.alone(1))])
     four_looks = HeldOut(held.clean_ND, held.weight_N, held.damaged_MD[rows], held.present_MK[rows])
     weighed = replace(four_looks, weight_M=np.where(np.arange(len(rows)) < 80, 0.25, 1.0))
     once = HeldOut(
