@@ -26,9 +26,9 @@ from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256, is_repository
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.presets import compact_folder, encoder_files
 from fdi_lib.models.stable_diffusion import load_base
-from fdi_lib.models.weights import read_config
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.training.adapter import NOISY_STARTS, AdapterTraining, LossWeights, fresh_adapter
 from fdi_lib.training.loop import FitSettings

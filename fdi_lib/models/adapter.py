@@ -24,8 +24,9 @@ from torch.nn import functional as F
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest.training import Form, Parts, Tone
 from fdi_lib.models.checkpoints import fetched, is_repository
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.layers import Decoupling, FeatureBlock, Refiner, zero
-from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
+from fdi_lib.models.weights import fingerprint, load_strictly, save_half
 
 if TYPE_CHECKING:  # brings diffusers, which an adapter by itself does not need
     from fdi_lib.models.base import Base

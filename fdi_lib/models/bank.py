@@ -22,8 +22,8 @@ from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
 from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
-from fdi_lib.models.weights import read_config
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.attach import Attachment
-from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
+from fdi_lib.models.configs import read_config
+from fdi_lib.models.weights import fingerprint, load_strictly, save_half
 
 _UNSHUFFLE = 2  # pixel-unshuffle factor of the compact latent: 3 channels become 12
 PREDICTIONS = ("epsilon", "v_prediction")

@@ -21,7 +21,7 @@ import torch
 
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.checkpoints import fill, read_tensors, shards_of, tensor_names, weight_files
-from fdi_lib.models.weights import read_config, read_json
+from fdi_lib.models.configs import read_config, read_json
 
 if TYPE_CHECKING:
     from fdi_lib.models.encoder import Encoder

@@ -19,7 +19,7 @@ from fdi_lib.errors import WeightsError
 from fdi_lib.models.base import PREDICTIONS
 from fdi_lib.models.base_files import part_files
 from fdi_lib.models.checkpoints import fill, read_tensors
-from fdi_lib.models.weights import read_config, read_json
+from fdi_lib.models.configs import read_config, read_json
 
 _DIFFUSION = "diffusion_pytorch_model"
 # Only what defines the levels: sampling is ours, whatever sampler a checkpoint comes with.

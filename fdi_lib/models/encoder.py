@@ -16,7 +16,8 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 from fdi_lib.core.views import ViewSpec
-from fdi_lib.models.weights import fingerprint, load_strictly, read_config, save_half
+from fdi_lib.models.configs import read_config
+from fdi_lib.models.weights import fingerprint, load_strictly, save_half
 
 COMPACT: dict[str, Any] = {
     "vision": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,

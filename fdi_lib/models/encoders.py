@@ -17,8 +17,8 @@ from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import CheckpointSettings
 from fdi_lib.models import blip2
 from fdi_lib.models.checkpoints import fetched, identity_of, is_repository
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.device import accelerator
-from fdi_lib.models.weights import read_config
 
 if TYPE_CHECKING:
     from fdi_lib.models.encoder import Encoder

@@ -14,8 +14,8 @@ from fdi_lib.manifest.locations import local_path
 from fdi_lib.models.bank import check_made_with
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.encoders import EncoderFiles, find_encoder
-from fdi_lib.models.weights import read_config
 
 _COMPACT = Path(__file__).resolve().parent.parent / "weights" / "compact"
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from fdi_lib.core.niqe import FEATURES, Pristine
 from fdi_lib.errors import WeightsError
-from fdi_lib.models.weights import read_config
+from fdi_lib.models.configs import read_config
 
 PRISTINE_FOLDER = Path(__file__).resolve().parent.parent / "weights" / "niqe"
 PRISTINE_FILE = "niqe.safetensors"

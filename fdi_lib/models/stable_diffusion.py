@@ -18,7 +18,8 @@ from fdi_lib.errors import WeightsError
 from fdi_lib.models.base import AttachPoints, Base
 from fdi_lib.models.base_files import fetch_base, is_compact
 from fdi_lib.models.checkpoint_parts import SCHEDULE, Family, empty_prompt, expect, family_of, read_part, read_scheduler
-from fdi_lib.models.weights import fingerprint, read_config
+from fdi_lib.models.configs import read_config
+from fdi_lib.models.weights import fingerprint
 
 _SDXL_SIDE = 128  # of its latent, where a configuration doesn't say
 

@@ -34,30 +34,6 @@ def load_strictly(module: nn.Module, path: Path) -> None:
     fill(module, load_file(path), str(path), torch.float32)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a model folder's ``config.json``.
-
-    Raises:
-        WeightsError: it is missing or not JSON.
-    """
-    return read_json(folder / "config.json", "a model folder")
-
-
-def read_json(path: Path, holder: str) -> dict[str, Any]:
-    """Read a JSON object; ``holder`` is what ought to have the file, for the message.
-
-    Raises:
-        WeightsError: it is missing or not JSON.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: not found; {holder} holds it")
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path}: not JSON ({error})") from error
-    return values
-
-
 def fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
     """SHA-256 over configuration and half-precision weights (name, shape, bytes; sorted by name)."""
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())

@@ -16,10 +16,10 @@ from fdi_lib.core.decision import told
 from fdi_lib.core.protocol import Sample, Tile
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.presets import ModelFolders, model_folders
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.models.sampling import Schedule
-from fdi_lib.models.weights import read_config
 from jobs import bench_recipes
 from jobs.starts_bench import Bench, compact_adapters
 from jobs.starts_table import Sampler, grid
