@@ -50,29 +50,40 @@ class Mixtures:
         fdi_PD, spread_DD = (arrays[f"mixture.{key}"].astype(np.float64) for key in ("fdi", "spread"))
         return cls(arrays["mixture.present"].astype(bool), fdi_PD, spread_DD)
 
-    @property
-    def known_KK(self) -> np.ndarray:
-        """Bool K,K: there is a reference of both together."""
-        known_KK = self.present_PK.T.astype(int) @ self.present_PK > 0
-        return np.asarray(known_KK & ~np.eye(len(known_KK), dtype=bool))
+    def discriminants(self, fdi_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fisher's discriminants of all references, see :func:`fisher`: each degradation alone, then the mixtures."""
+        return fisher(np.concatenate([fdi_KD, self.fdi_PD]), self.spread_DD)
 
-    def advantage(self, deviation_ND: np.ndarray, fdi_KD: np.ndarray) -> np.ndarray:
+    def advantage(self, deviation_ND: np.ndarray, weight_DH: np.ndarray, offset_H: np.ndarray) -> np.ndarray:
         """Log-likelihood of each mixture less that of one of its degradations alone.
 
         Args:
             deviation_ND: features less the clean mean.
-            fdi_KD: the FDI of each degradation alone.
+            weight_DH: weights of :meth:`discriminants`.
+            offset_H: its offsets.
 
         Returns:
             N,K,K: of the mixture of k and j against k alone; minus infinity where there is no reference of both.
         """
-        reference_HD = np.concatenate([fdi_KD, self.fdi_PD])
-        weight_DH = np.linalg.solve(self.spread_DD, reference_HD.T)
-        score_NH = deviation_ND @ weight_DH - (reference_HD.T * weight_DH).sum(0) / 2
-        kinds = len(fdi_KD)
+        score_NH = deviation_ND @ weight_DH - offset_H
+        kinds = self.present_PK.shape[1]
         advantage_NKK = np.full((len(deviation_ND), kinds, kinds), -np.inf)
         for p, present_K in enumerate(self.present_PK):
             k, j = np.flatnonzero(present_K)
             for first, second in ((k, j), (j, k)):
                 advantage_NKK[:, first, second] = score_NH[:, kinds + p] - score_NH[:, first]
         return advantage_NKK
+
+
+def fisher(mean_CD: np.ndarray, within_DD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fisher's linear discriminant of groups with one covariance.
+
+    Args:
+        mean_CD: mean of each group.
+        within_DD: their common covariance, positive definite.
+
+    Returns:
+        Weights D,C and offsets C: ``x @ weights - offsets`` are log-likelihoods, but for what all groups share.
+    """
+    weight_DC = np.linalg.solve(within_DD, mean_CD.T)
+    return weight_DC, (mean_CD.T * weight_DC).sum(0) / 2

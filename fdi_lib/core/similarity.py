@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -72,7 +73,13 @@ class Geometry:
         """Features -> what a reference of both explains better than k alone, N,K,K; see :class:`Mixtures`."""
         if self.mixtures is None:
             return np.full((len(q_ND), len(self.names), len(self.names)), -np.inf)
-        return self.mixtures.advantage(q_ND - self.mean_D, self.fdi_KD)
+        return self.mixtures.advantage(q_ND - self.mean_D, *self._discriminants)
+
+    @cached_property
+    def _discriminants(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the references, once for all images: solving for them takes longer than deciding on a batch."""
+        assert self.mixtures is not None, "asked for where there are some"
+        return self.mixtures.discriminants(self.fdi_KD)
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,6 @@ def decide(
     """
     own = strengths or {}
     found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
-    known_KK = np.zeros(better_NKK.shape[1:], bool) if geometry.mixtures is None else geometry.mixtures.known_KK
     decisions = []
     for i in range(len(q_ND)):
         amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
@@ -218,10 +224,9 @@ def decide(
         fits_K = (detect_K > 1) & (residual * energy <= thresholds.left_K)
         best = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K))[:max_adapters]
         first = best[0]
-        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & ~known_KK[first]
-        partner = (
-            _partner(better_NKK[i, first], thresholds.margin) if max_adapters > 1 and amplitude_K[first] > 0 else None
-        )
+        better_K = better_NKK[i, first]
+        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & np.isneginf(better_K)
+        partner = _partner(better_K, thresholds.margin) if max_adapters > 1 and amplitude_K[first] > 0 else None
         if partner is not None:
             best = np.array([first, partner, *(k for k in best[1:] if k != partner)])[:max_adapters]
             relative_K[partner] = max(relative_K[partner], thresholds.member)  # its amplitude may be hidden

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from fdi_lib.core import separability
-from fdi_lib.core.moments import PairMoments
+from fdi_lib.core.moments import merged
 from fdi_lib.core.separability import Confusion
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Entry
-from fdi_lib.training.bank import entry_of, features_of_views
+from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
 from fdi_lib.training.pairs import Pair
 
 
@@ -35,20 +35,12 @@ def entry_from_pairs(
         held_out: pairs of other pictures; their degraded sides calibrate.
     """
     spec = encoder.view_spec
-    q_degraded: list[np.ndarray] = []
-    q_clean: list[np.ndarray] = []
-    token_sum_TD: np.ndarray | float = 0.0
-    for degraded, clean in learnt:  # one pair after another: the views of hundreds would fill the memory
-        tokens, q = features_of_views(encoder, _four_ways(degraded, spec) + _four_ways(clean, spec))
-        q_degraded.append(q[:4])
-        q_clean.append(q[4:])
-        token_sum_TD += (tokens[:4] - tokens[4:]).sum(0, dtype=np.float64)
-    names = [str(i) for i in range(4 * len(q_clean))]
-    sides = np.concatenate(q_clean), np.concatenate(q_degraded)
-    pairs = PairMoments.of(names, *sides, np.asarray(token_sum_TD), 0, 0)
+    # One pair after another: the views of hundreds would fill the memory.
+    pairs = merged(pair_moments(encoder, _four_ways(d, spec), _four_ways(c, spec)) for d, c in learnt)
+    assert pairs is not None, "too few pairs are refused before"
     held_MD = [features_of_views(encoder, _four_ways(side, spec))[1] for side, _ in held_out]
     entry = entry_of(name, pairs, bank.content.covariance_DD, np.concatenate(held_MD))
-    return replace(entry, pairs=len(q_clean), looks=4)
+    return replace(entry, pairs=pairs.count // 4, looks=4)
 
 
 def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:
