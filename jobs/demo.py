@@ -146,10 +146,11 @@ def _print(result: Mapping[str, Any]) -> None:
     again = f" ({result['already_done']} done by an earlier run)" if result.get("already_done") else ""
     console.print(f"[bold]{result.get('images', 0)} images[/bold]{again}: {statuses}")
 
-    columns = sorted({f for found in result["applied_found"].values() for f in found})
-    table = Table("applied \\ found", *columns, title="What was applied, and what was found")
+    # A column for each combination would be too narrow for its name on a terminal of 80 columns.
+    table = Table("applied", "found (images)", title="What was applied, and what was found")
     for applied, found in result["applied_found"].items():
-        table.add_row(applied, *(str(found.get(c, "·")) for c in columns))
+        most_first = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        table.add_row(applied, ", ".join(f"{name} {count}" for name, count in most_first))
     console.print(table)
 
     table = Table(
