@@ -61,6 +61,7 @@ def _trained(plan: Plan, data: Clean, work: Path, workers: int) -> tuple[Any, di
     learnt = SyntheticPairs(shared(data.learnt.tiles, work / "tiles.npy", workers), data.learnt.task)
     judge = HeldOut(model, model.samples(data.held_out, m.crop_px, m.seed), m.watch.validation_crops)
     sizes: dict[str, int] = {"batch": m.batch, "crop_px": m.crop_px, "seed": m.seed, "echo": m.echo}
+    sizes["crops"] = plan.crops(len(learnt))
     adapter = train_adapter(model, learnt, plan.settings, **sizes, folder=work, judge=judge, workers=workers)
     return adapter.cpu(), json.loads((work / "log.jsonl").read_text().splitlines()[-1])
 

@@ -11,14 +11,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fdi_lib.core.degrade import NAMES
 from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import CheckpointSettings, TrainManifest
 from fdi_lib.manifest.locations import local_path
@@ -26,7 +24,6 @@ from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256, is_repository
-from fdi_lib.models.configs import read_config
 from fdi_lib.models.presets import compact_folder, encoder_files
 from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.storage.pairs import PairRef
@@ -34,6 +31,7 @@ from fdi_lib.training.adapter import NOISY_STARTS, AdapterTraining, LossWeights,
 from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.pairs import SyntheticPairs, gather, split
 from fdi_lib.training.pictures import Picture, identity_of, read_list, training_tiles
+from jobs.train_checks import check_base_of, check_form_of, check_latents, check_recipes, check_trackers
 
 TILE_PX = 144
 # What may change between two runs of the same training; weights count by their hashes, wherever they lie.
@@ -78,6 +76,17 @@ class Plan:
     def settings(self) -> FitSettings:
         """The loop's settings."""
         return replace(fit_settings(self.manifest), parts=self.manifest.parts)
+
+    def crops(self, pairs: int) -> int:
+        """Crops of so many pairs that return, see :class:`Samples`; whole batches, so that workers meet their own.
+
+        Raises:
+            ManifestError: their latents need too much memory.
+        """
+        m, shape = self.manifest, self.config
+        crops = -(-m.data.cached_latents * pairs // m.batch) * m.batch
+        check_latents(m, crops, 2 * 4 * shape.latent_channels * (m.crop_px // shape.latent_factor) ** 2)
+        return crops
 
     def summary(self, pairs: int, held_out: int, pictures: int) -> dict[str, Any]:
         """What was trained, and on how much: the beginning of ``training.json``."""
@@ -148,17 +157,6 @@ def _tiles_of(pictures: tuple[Picture, ...], seed: int) -> np.ndarray:
     return training_tiles(pictures, TILE_PX, seed)
 
 
-def check_recipes(names: Sequence[str], key: str) -> None:
-    """Refuse a degradation that nothing here can make.
-
-    Raises:
-        ManifestError: names it.
-    """
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise ManifestError("no such recipe", key=key, value=unknown[0], remedy=f"use some of: {', '.join(NAMES)}")
-
-
 def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> str:
     """Hash of all that a training's result depends on: the manifest's dials, the data, the weights' hashes."""
     # What says nothing of its own leaves the recipe what it was before there was such a setting.
@@ -166,6 +164,7 @@ def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> st
     free |= {} if manifest.adapter.model_dump(exclude_defaults=True) else {"adapter": True}
     free |= {} if manifest.echo > 1 else {"echo": True}
     free["data"] |= set() if manifest.data.versions > 1 else {"versions"}
+    free["data"] |= set() if manifest.data.cached_latents else {"cached_latents"}
     dials = manifest.model_dump_json(exclude=free)
     if manifest.initial:
         name = "adapter.safetensors" if manifest.model == "adapter" else f"{manifest.model}.safetensors"
@@ -229,7 +228,7 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
     initial = Path(manifest.initial).absolute() if manifest.initial else None
     if initial:
-        _check_base_of(initial, found_sha256)
+        check_base_of(initial, found_sha256)
     weights = manifest.loss
     noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
     known = hashlib.sha256(fdi.tobytes()).hexdigest()
@@ -248,47 +247,5 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
         encoder_sha256=bank.encoder_sha256,
     )
     if initial:
-        _check_form_of(initial, config)
+        check_form_of(initial, config)
     return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker whose library isn't installed.
-
-    Raises:
-        ManifestError: names it.
-    """
-    for tracker in set(names) - {"tensorboard"}:
-        if find_spec(tracker) is None:
-            raise ManifestError(
-                "not installed", key="watch.trackers", value=tracker, remedy=f"pip install 'fdi-restore[{tracker}]'"
-            )
-
-
-def _check_base_of(folder: Path, base_sha256: str) -> None:
-    made_for = read_config(folder).get("base_sha256")
-    if made_for != base_sha256:
-        raise WeightsError(
-            f"initial: {folder} was made for base {str(made_for)[:12]}, models.base is {base_sha256[:12]}; "
-            "name its own base, or start from nothing"
-        )
-
-
-def _check_form_of(folder: Path, config: AdapterConfig) -> None:
-    """Refuse to go on from an adapter that can't lend its weights: of an encoder of another width, or of another form.
-
-    Raises:
-        WeightsError: names the first difference.
-    """
-    initial = FDIAdapter.from_pretrained(folder)
-    found, wanted = (
-        {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
-        for adapter in (initial, FDIAdapter(config))
-    )
-    if found != wanted:
-        name = min(name for name, _ in found.items() ^ wanted.items())
-        raise WeightsError(
-            f"initial: {folder} (made with encoder {initial.config.encoder_sha256[:12]}, models.encoder is "
-            f"{config.encoder_sha256[:12]}): {name}: expected {wanted.get(name)}, found {found.get(name)}; name an "
-            "adapter of the same encoder and form, or start from nothing"
-        )

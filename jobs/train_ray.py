@@ -58,6 +58,7 @@ def train_on_ray(plan: Plan, pairs: PairSource, held_out: PairSource) -> Trained
 
     Raises:
         DivergedError: the loss is not a number.
+        ManifestError: kept latents need too much memory.
         FDIError: a user's mistake that only a worker could see, a full disk, or workers that died too often.
     """
     m = plan.manifest
@@ -73,7 +74,8 @@ def train_on_ray(plan: Plan, pairs: PairSource, held_out: PairSource) -> Trained
             _worker,
             train_loop_config={
                 "plan": plan, "pairs": SharedPairs(pairs), "held_out": SharedPairs(held_out),
-                "files": files, "folder": f"{path}/{_name(plan)}", "board": board.actor,
+                "crops": plan.crops(len(pairs)), "files": files, "folder": f"{path}/{_name(plan)}",
+                "board": board.actor,
             },
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=m.workers, use_gpu=on_gpu, resources_per_worker=resources),
@@ -131,7 +133,7 @@ def _worker(given: Mapping[str, Any]) -> FDIError | None:
         if m.precision == "fp16" and not torch.cuda.is_available():
             raise ManifestError("fp16 needs a GPU", key="precision", value="fp16", remedy="use bf16 or fp32")
         model = plan.model()
-        samples = model.samples(given["pairs"], m.crop_px, m.seed)
+        samples = model.samples(given["pairs"], m.crop_px, m.seed, given["crops"])
         judged = model.samples(given["held_out"], m.crop_px, m.seed)
         judge = HeldOut(model, judged, m.watch.validation_crops, shard.rank, shard.world)
         with _Desk(given["files"], given["folder"], given["board"], first=shard.rank == 0) as desk:

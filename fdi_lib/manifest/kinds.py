@@ -88,6 +88,11 @@ class TrainDataSettings(DataSettings):
     validation_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="Share of pictures held out; the split is by picture."
     )
+    cached_latents: int = Field(
+        default=0, ge=0,
+        description="adapter: crops of each pair (or tile) that return, in turn, with their damage; workers encode "
+        "each once and keep its latents in memory. 0: every sample is a new crop. Pays where a VAE is most of a step.",
+    )  # fmt: skip
     cache_mib: int = Field(default=512, ge=0, description="pairs, shards: decoded pictures that a process keeps, MiB.")
     storage: StorageSettings = Field(default=StorageSettings(), description="pairs, shards: how to reach them on S3.")
 
@@ -170,6 +175,9 @@ class TrainManifest(Settings):
         if high > self.batch:
             remedy = "use at most `batch` workers: each needs a sample of every step"
             raise problem(f"more workers than a batch of {self.batch} has samples", key="workers", remedy=remedy)
+        if self.data.cached_latents and self.echo > 1:
+            remedy = "use one of the two"
+            raise problem("a mirrored batch has other latents", key="data.cached_latents", remedy=remedy)
         _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
         return self
 

@@ -69,6 +69,7 @@ class AdapterTraining(nn.Module):
         assert moving == {f"adapter.{name}" for name, _ in adapter.named_parameters()}, "only the adapter trains"
         self._before = base.fingerprint()
         self._guidance: Guidance | None = None
+        self._latents: dict[int, torch.Tensor] = {}
         if recompute:
             base.unet.enable_gradient_checkpointing(self._computed_again)
 
@@ -77,15 +78,15 @@ class AdapterTraining(nn.Module):
         """Time steps of noise prediction: up to the level at which sampling starts."""
         return timesteps(self.base, self.schedule)[0] + 1
 
-    def samples(self, pairs: PairSource, crop_px: int, seed: int) -> Samples:
-        """Samples with what this loss needs of them."""
+    def samples(self, pairs: PairSource, crop_px: int, seed: int, crops: int = 0) -> Samples:
+        """Samples with what this loss needs of them; ``crops`` as in :class:`Samples`, their latents are kept."""
         noisy = self.weights.noise > 0 or self.adapter.config.init in NOISY_STARTS
         latent = (self.base.latent_channels, self.base.latent_factor) if noisy else None
-        return Samples(pairs, crop_px, seed, latent, self.levels)
+        return Samples(pairs, crop_px, seed, latent, self.levels, crops)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of a batch: see :class:`Samples` and :func:`to_batch`; means over its samples."""
-        latent, target = self.base.encode(batch["degraded"]), self.base.encode(batch["clean"])
+        latent, target = self._encode(batch)
         guidance = self._guide(batch["degraded"])
         out = sample(self.base, latent, guidance, self.schedule, batch.get("noise")).float()
         refined = self.adapter.refine(latent, out)
@@ -118,6 +119,18 @@ class AdapterTraining(nn.Module):
             raise AssertionError("training changed the frozen base")
         self.adapter.eval().requires_grad_(False)
         return self.adapter
+
+    def _encode(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of degraded and clean crops; those of crops that return are encoded once and kept on the host."""
+        if "crop" not in batch:
+            return self.base.encode(batch["degraded"]), self.base.encode(batch["clean"])
+        numbers = batch["crop"].tolist()
+        new = [i for i, number in enumerate(numbers) if number not in self._latents]
+        if new:
+            both = torch.stack([self.base.encode(batch[side][new]) for side in ("degraded", "clean")], dim=1)
+            self._latents |= zip((numbers[i] for i in new), both.cpu(), strict=True)
+        both = torch.stack([self._latents[number] for number in numbers], dim=1).to(batch["degraded"].device)
+        return both[0], both[1]
 
     def _guide(self, degraded: torch.Tensor) -> Guidance:
         if not (self._recompute and torch.is_grad_enabled()):
@@ -202,12 +215,14 @@ def train_adapter(
     judge: HeldOut | None = None,
     workers: int = 0,
     echo: int = 1,
+    crops: int = 0,
 ) -> FDIAdapter:
     """Train in this process and return the adapter with averaged weights; ``jobs/train_adapter.py`` does it on Ray.
 
-    ``workers`` processes make batches, each used for ``echo`` steps, see :func:`fdi_lib.training.alone.fit`.
+    ``workers`` processes make batches, each used for ``echo`` steps, see :func:`fdi_lib.training.alone.fit`; ``crops``
+    return, see :class:`Samples`.
     """
-    make_batch = partial(_batch, training.samples(pairs, crop_px, seed), Shard(0, 1, batch))
+    make_batch = partial(_batch, training.samples(pairs, crop_px, seed, crops), Shard(0, 1, batch))
     alone.fit(training, make_batch, training.losses, settings, folder, judge=judge, workers=workers, echo=echo)
     return training.finish()
 

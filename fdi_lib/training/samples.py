@@ -48,6 +48,7 @@ class Samples:
         seed: with the index, the key of everything random.
         latent: channels and reduction factor of the base's latent; None leaves noise and time step out.
         levels: time steps are drawn from ``0 ... levels - 1``.
+        crops: after so many samples the same crops return, with other noise and time steps; 0: never.
     """
 
     pairs: PairSource
@@ -55,13 +56,20 @@ class Samples:
     seed: int
     latent: tuple[int, int] | None = None
     levels: int = 1
+    crops: int = 0
 
     def rows(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
-        """Columns ``degraded`` and ``clean``, float32 NHW3 in [0, 1]; ``noise``, float32 NCHW; ``t``, int64."""
+        """Columns ``degraded`` and ``clean``, float32 NHW3 in [0, 1]; ``noise``, float32 NCHW; ``t``, int64.
+
+        Where crops return, ``crop``, int64: equal numbers are equal crops.
+        """
         wanted = list(indices)
-        crops = [self.pairs.crop(i, self.crop_px, self.seed) for i in wanted]
+        numbers = [i % self.crops if self.crops else i for i in wanted]
+        crops = [self.pairs.crop(number, self.crop_px, self.seed) for number in numbers]
         degraded, clean = (np.stack(side).astype(np.float32, copy=False) for side in zip(*crops, strict=True))
         rows = {"degraded": degraded, "clean": clean}
+        if self.crops:
+            rows["crop"] = np.array(numbers, np.int64)
         if self.latent is not None:
             channels, factor = self.latent
             side = self.crop_px // factor

@@ -21,7 +21,7 @@ from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.storage.store import Store
 from fdi_lib.training.loop import DivergedError
 from jobs import adapters, train
-from jobs.train_plan import bank_of, check_recipes, plan_of, recipe_of
+from jobs.train_plan import bank_of, plan_of, recipe_of
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.pairs import write_pairs
 from tests.s3 import S3Server
@@ -205,12 +205,6 @@ def test_a_recipe_names_what_the_result_depends_on_and_nothing_else(pairs: Path,
     with pytest.raises(WeightsError, match=r"adapter\.safetensors not found"):
         recipe_of(settings(pairs, preset, tmp_path / "a", initial=str(tmp_path)), ["x"])
     assert plan_of(continued, ["x"], bank_of(continued)).model().adapter.config.task == "haze"
-
-
-def test_unknown_recipes_are_refused_by_name() -> None:
-    check_recipes(["noise", "haze"], "data.degradations")
-    with pytest.raises(ManifestError, match="rust"):
-        check_recipes(["noise", "rust"], "data.degradations")
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -49,9 +49,14 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_it_takes_the_steps_that_workers_on_ray_take(pictures: Path, preset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("echo", "cached_latents"), [(2, 0), (1, 1)])
+def test_it_takes_the_steps_that_workers_on_ray_take(
+    pictures: Path, preset: Path, tmp_path: Path, echo: int, cached_latents: int
+) -> None:
+    data = {"uri": str(pictures), "pictures": str(pictures / "list.tsv"), "cached_latents": cached_latents}
     alone, on_ray = (
-        TrainManifest.model_validate(settings(pictures, preset, tmp_path / name)) for name in ("alone", "ray")
+        TrainManifest.model_validate(settings(pictures, preset, tmp_path / name, echo=echo, data=data))
+        for name in ("alone", "ray")
     )
     here, there = run(alone, workers=1), train.run(on_ray)
     assert here["training_sha256"] == there["training_sha256"]

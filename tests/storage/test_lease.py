@@ -36,17 +36,18 @@ def no_loss() -> None:
     raise AssertionError("the lease was lost")
 
 
-def test_it_is_renewed_given_back_and_taken_again(store: Store) -> None:
+def test_it_is_renewed_given_back_and_taken_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for first in (1, 3):
         with held(store, no_loss):
             now = newest(store)
             assert now and now.number == first and not now.released
         now = newest(store)
         assert now and now.released and len(list(store.walk(FOLDER))) == 1
-    with held(store, no_loss, duration_s=0.3):
-        time.sleep(1.5)
-        now = newest(store)
-        assert now and now.number > 10 and len(list(store.walk(FOLDER))) <= 5
+    monkeypatch.setattr(lease, "_RENEWALS", 200)  # often, and yet a slow disk loses nothing
+    with held(store, no_loss, duration_s=20):
+        while (now := newest(store)) and now.number <= 10:
+            time.sleep(0.1)
+        assert now and len(list(store.walk(FOLDER))) <= 5
 
 
 def test_two_jobs_of_one_machine_learn_of_each_other_at_once(store: Store) -> None:
@@ -67,8 +68,8 @@ def test_a_job_elsewhere_is_noticed_by_its_renewal_whatever_its_clock_says(store
 def test_a_lease_that_nobody_renews_is_taken_after_its_time_by_our_clock(store: Store, expires_in_s: float) -> None:
     put(store, 41, expires=time.time() + expires_in_s)
     started = time.monotonic()
-    with held(store, no_loss, duration_s=0.8):
-        assert 0.8 < time.monotonic() - started < 5
+    with held(store, no_loss, duration_s=3):
+        assert 3 < time.monotonic() - started < 30
         now = newest(store)
         assert now and now.number == 42 and now.holder != ELSEWHERE
 

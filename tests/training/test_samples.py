@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
-from fdi_lib.training.samples import Batch, echoed
+from fdi_lib.training.pairs import SyntheticPairs
+from fdi_lib.training.samples import Batch, Samples, echoed
 
 
 def numbered(asked: list[tuple[int, int]] | None = None):
@@ -44,3 +46,13 @@ def test_a_training_that_goes_on_sees_what_it_would_have_seen(echo: int) -> None
         rest = list(echoed(numbered(), start, 8, echo))
         assert len(rest) == 8 - start
         assert all(torch.equal(a["degraded"], b["degraded"]) for a, b in zip(rest, whole[start:], strict=True))
+
+
+def test_crops_return_with_noise_of_their_own() -> None:
+    tiles = np.random.default_rng(0).integers(0, 255, (3, 48, 48, 3)).astype(np.uint8)
+    rows = Samples(SyntheticPairs(tiles, "noise"), 32, 0, (12, 2), 300, crops=4).rows(range(2, 12))
+    assert rows["crop"].tolist() == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
+    for name in ("degraded", "clean"):
+        np.testing.assert_array_equal(rows[name][:4], rows[name][4:8])
+        assert len(np.unique(rows[name], axis=0)) == 4
+    assert len(np.unique(rows["noise"], axis=0)) == 10
