@@ -212,42 +212,24 @@ def decide(
         strength: factor on every weight.
         strengths: factors that single names have in its place.
     """
-    own = strengths or {}
     found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
     decisions = []
     for i in range(len(q_ND)):
-        amplitude_K, energy, residual = found["amplitude"][i], float(found["energy"][i]), float(found["residual"][i])
-        relative_K = amplitude_K / thresholds.single_K
-        detect_K = found["detect"][i]
-        # First what is detected by itself and known to leave as much unexplained as is left here: half of a halftone
-        # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
-        fits_K = (detect_K > 1) & (residual * energy <= thresholds.left_K)
-        best = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K))[:max_adapters]
-        first = best[0]
-        better_K = better_NKK[i, first]
-        joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & np.isneginf(better_K)
-        partner = _partner(better_K, thresholds.margin) if max_adapters > 1 and amplitude_K[first] > 0 else None
-        if partner is not None:
-            best = np.array([first, partner, *(k for k in best[1:] if k != partner)])[:max_adapters]
-            relative_K[partner] = max(relative_K[partner], thresholds.member)  # its amplitude may be hidden
-        members = [int(k) for k in best if k == partner or (amplitude_K[k] > 0 and (k == first or joins_K[k]))]
-        detected = detect_K.max() > 1
+        detect_K, amplitude_K = found["detect"][i], found["amplitude"][i]
+        energy, residual = float(found["energy"][i]), float(found["residual"][i])
+        left, detected = residual * energy, bool(detect_K.max() > 1)
+        members = _members(detect_K, amplitude_K, left, better_NKK[i], thresholds, max_adapters)
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
-            members = []
-        elif not detected or not members or residual * energy > max(thresholds.left_K[members]):
-            verdict, members = "unknown", []
+        elif not detected or not members or left > max(thresholds.left_K[k] for k in members):
+            verdict = "unknown"
         else:
             verdict = "single" if len(members) == 1 else "mixture"
-        weights = {geometry.names[k]: float(np.clip(relative_K[k], 0, 1.25)) for k in members}
-        if mode == "progressive" or len(members) == 1:
-            pairs = tuple((name, own.get(name, strength)) for name in in_order_of_repair(weights))
-        else:
-            pairs = tuple((name, round(w * own.get(name, strength), 2)) for name, w in sorted(weights.items()))
+        named = {geometry.names[k]: weight for k, weight in members.items()}
         decisions.append(
             Decision(
                 verdict,
-                pairs,
+                _weighted(named, mode, strength, strengths or {}) if verdict in ("single", "mixture") else (),
                 mode,
                 scores={n: float(s) for n, s in zip(geometry.names, found["cosine"][i], strict=True)},
                 amplitudes={n: float(a) for n, a in zip(geometry.names, amplitude_K, strict=True)},
@@ -258,7 +240,41 @@ def decide(
     return decisions
 
 
-def _partner(better_K: np.ndarray, margin: float) -> int | None:
-    """The degradation that explains most together with the first one, if that is enough."""
-    best = int(better_K.argmax())
-    return best if better_K[best] > margin else None
+def _members(
+    detect_K: np.ndarray, amplitude_K: np.ndarray, left: float, better_KK: np.ndarray, thresholds: Thresholds, most: int
+) -> dict[int, float]:
+    """What an image would be restored from, the first one first, with amplitudes in units of each alone.
+
+    Args:
+        detect_K: scores, see :func:`statistics`.
+        amplitude_K: its amplitudes.
+        left: energy that no reference explains.
+        better_KK: of one image, see :meth:`Geometry.partners`.
+        thresholds: the bank's.
+        most: so many at most.
+    """
+    relative_K = amplitude_K / thresholds.single_K
+    # First what is detected by itself and known to leave as much unexplained as is left here: half of a halftone
+    # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
+    fits_K = (detect_K > 1) & (left <= thresholds.left_K)
+    first, *others = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K)).tolist()
+    members = {}
+    if amplitude_K[first] > 0:
+        members[first] = relative_K[first]
+        partner = int(better_KK[first].argmax())
+        if better_KK[first, partner] > thresholds.margin:
+            members[partner] = max(relative_K[partner], thresholds.member)  # its amplitude may be hidden
+    # Where there is no reference of the mixture, the amplitude has to do.
+    joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & np.isneginf(better_KK[first])
+    members |= {k: relative_K[k] for k in others[: most - 1] if joins_K[k]}
+    return dict(list(members.items())[:most])
+
+
+def _weighted(
+    amplitudes: Mapping[str, float], mode: Mode, strength: float, strengths: Mapping[str, float]
+) -> tuple[tuple[str, float], ...]:
+    """Names with the weights, and in the order, that adapters are applied with; see :func:`decide`."""
+    if mode == "progressive" or len(amplitudes) == 1:
+        return tuple((name, strengths.get(name, strength)) for name in in_order_of_repair(amplitudes))
+    clipped = {name: float(np.clip(amplitude, 0, 1.25)) for name, amplitude in amplitudes.items()}
+    return tuple((name, round(w * strengths.get(name, strength), 2)) for name, w in sorted(clipped.items()))
