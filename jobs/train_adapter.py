@@ -10,11 +10,9 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from fdi_lib.manifest import TrainManifest
-from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.presets import describe
 from fdi_lib.storage.store import Store
 from fdi_lib.training.checkpoint import AVERAGE
@@ -23,9 +21,7 @@ from jobs import train_pairs
 from jobs.pool import joined
 from jobs.train_plan import Clean, absolute, bank_of, data_of, plan_of
 from jobs.train_ray import needs, train_on_ray
-from jobs.train_result import finished, publish_adapter
-
-_PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
+from jobs.train_result import finished, publish_trained
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -62,12 +58,10 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
             summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
             bank = bank.with_entry(own.entry)
         trained = train_on_ray(plan, learnt, held_out)
-        adapter = FDIAdapter(plan.config, torch.tensor(plan.fdi))
         weights = load_file(trained.folder / AVERAGE)
-        adapter.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
         shutil.rmtree(trained.folder)
         summary = plan.summary(len(learnt), len(held_out), pictures) | summary
         summary |= {"best": trained.best, "last": trained.last}
         measured = (lambda folder: train_pairs.measured(manifest, own, folder)) if own else None
-        summary = publish_adapter(plan, adapter, bank, trained.log, summary, measured)
+        summary = publish_trained(plan, weights, bank, trained.log, summary, measured)
     return summary | {"output": manifest.output, "already_done": False}

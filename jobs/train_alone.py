@@ -13,16 +13,17 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import TrainManifest, load_manifest
 from fdi_lib.models.device import accelerator
 from fdi_lib.storage.store import Store
 from fdi_lib.training.adapter import HeldOut, train_adapter
-from fdi_lib.training.pairs import SyntheticPairs
 from fdi_lib.training.pictures import shared
 from jobs import train_compact
-from jobs.train_plan import Clean, Plan, absolute, bank_of, data_of, plan_of
-from jobs.train_result import finished, publish_adapter
+from jobs.train_plan import Clean, Plan, absolute, bank_of, data_of, plan_of, synthetic
+from jobs.train_result import finished, publish_trained
 from jobs.train_storage import local_folder
 
 
@@ -48,22 +49,22 @@ def run(manifest: TrainManifest, workers: int) -> dict[str, Any]:
     if found is not None:
         return found | {"output": manifest.output, "already_done": True}
     work = local_folder(manifest.checkpoint.uri or f"{manifest.output}.training") / f"alone-{plan.recipe[:12]}"
-    adapter, last = _trained(plan, data, work, workers)
+    weights, last = _trained(plan, data, work, workers)
     summary = plan.summary(len(data.learnt), len(data.held_out), data.pictures) | {"best": last, "last": last}
-    summary = publish_adapter(plan, adapter, bank, (work / "log.jsonl").read_text(), summary)
+    summary = publish_trained(plan, weights, bank, (work / "log.jsonl").read_text(), summary)
     return summary | {"output": manifest.output, "already_done": False}
 
 
-def _trained(plan: Plan, data: Clean, work: Path, workers: int) -> tuple[Any, dict[str, Any]]:
-    """The adapter, and the last line of its log."""
+def _trained(plan: Plan, data: Clean, work: Path, workers: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The averaged weights, and the last line of the log."""
     m, model = plan.manifest, plan.model()
     model.to(accelerator())
-    learnt = SyntheticPairs(shared(data.learnt.tiles, work / "tiles.npy", workers), data.learnt.task)
+    learnt = synthetic(shared(data.learnt.tiles, work / "tiles.npy", workers), m.names)
     judge = HeldOut(model, model.samples(data.held_out, m.crop_px, m.seed), m.watch.validation_crops)
     sizes: dict[str, int] = {"batch": m.batch, "crop_px": m.crop_px, "seed": m.seed, "echo": m.echo}
     sizes["crops"] = plan.crops(len(learnt))
     adapter = train_adapter(model, learnt, plan.settings, **sizes, folder=work, judge=judge, workers=workers)
-    return adapter.cpu(), json.loads((work / "log.jsonl").read_text().splitlines()[-1])
+    return adapter.cpu().state_dict(), json.loads((work / "log.jsonl").read_text().splitlines()[-1])
 
 
 def main(argv: list[str]) -> int:

@@ -29,8 +29,9 @@ from fdi_lib.models.stable_diffusion import load_base
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.training.adapter import NOISY_STARTS, AdapterTraining, LossWeights, fresh_adapter
 from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pairs import SyntheticPairs, gather, split
+from fdi_lib.training.pairs import SyntheticPairs, Tiles, gather, split
 from fdi_lib.training.pictures import Picture, identity_of, read_list, training_tiles
+from fdi_lib.training.together import MixedPairs, Together, TogetherTraining
 from jobs.train_checks import check_base_of, check_form_of, check_latents, check_recipes, check_trackers
 
 TILE_PX = 144
@@ -53,7 +54,8 @@ class Plan:
         base: the frozen base, with the hash that every worker must find.
         fdi: FDI tokens, float32 T,D.
         weights: of the loss's parts.
-        initial: folder of an adapter to go on from.
+        initial: folders of the adapters to go on from, in order; none starts from nothing.
+        others: config and FDI tokens of further adapters, trained together with the first.
     """
 
     manifest: TrainManifest
@@ -62,15 +64,35 @@ class Plan:
     base: CheckpointSettings
     fdi: Any
     weights: LossWeights
-    initial: Path | None = None
+    initial: tuple[Path, ...] = ()
+    others: tuple[tuple[AdapterConfig, Any], ...] = ()
 
     def model(self) -> AdapterTraining:
-        """Load the base and make the adapter."""
+        """Load the base and make the adapter, or adapters."""
         m = self.manifest
-        start = FDIAdapter.from_pretrained(self.initial) if self.initial else None
-        adapter = fresh_adapter(self.config, torch.from_numpy(self.fdi), m.seed, start)
         base = load_base(self.base.uri, self.base.revision, self.base.sha256)
-        return AdapterTraining(base, adapter, self.weights, recompute=m.gradient_checkpointing)
+        made = [fresh_adapter(c, torch.from_numpy(tokens), m.seed + k) for k, (c, tokens) in enumerate(self.parts)]
+        for adapter, folder in zip(made, self.initial, strict=False):
+            adapter.load_state_dict(FDIAdapter.from_pretrained(folder).state_dict())
+        if self.others:
+            return TogetherTraining(base, Together(made), self.weights, recompute=m.gradient_checkpointing)
+        return AdapterTraining(base, made[0], self.weights, recompute=m.gradient_checkpointing)
+
+    def untrained(self) -> FDIAdapter | Together:
+        """What the trained weights belong into."""
+        made = [FDIAdapter(config, torch.tensor(tokens)) for config, tokens in self.parts]
+        return Together(made) if self.others else made[0]
+
+    @property
+    def parts(self) -> tuple[tuple[AdapterConfig, Any], ...]:
+        """Config and FDI tokens of every adapter."""
+        return ((self.config, self.fdi), *self.others)
+
+    def alone(self, k: int) -> Plan:
+        """The plan of one of several adapters, as far as its folder is concerned."""
+        config, tokens = self.parts[k]
+        output = f"{self.manifest.output}/{config.task}"
+        return replace(self, manifest=self.manifest.model_copy(update={"output": output}), config=config, fdi=tokens)
 
     @property
     def settings(self) -> FitSettings:
@@ -92,8 +114,8 @@ class Plan:
         """What was trained, and on how much: the beginning of ``training.json``."""
         m = self.manifest
         return {
-            "model": "adapter", "task": m.task, "training_sha256": self.recipe, "pairs": pairs, "held_out": held_out,
-            "pictures": pictures, "steps": m.steps, "batch": m.batch, "seed": m.seed,
+            "model": "adapter", "task": "+".join(m.names), "training_sha256": self.recipe, "pairs": pairs,
+            "held_out": held_out, "pictures": pictures, "steps": m.steps, "batch": m.batch, "seed": m.seed,
         }  # fmt: skip
 
 
@@ -137,9 +159,8 @@ def data_of(manifest: TrainManifest) -> Clean | list[PairRef]:
     if data.kind != "clean":
         return gather(data.uri, data.kind, data.storage)[0]
     pictures = read_list(Path(data.pictures), Path(data.uri), "train")
-    task = data.degradation or manifest.task
-    assert task is not None, "the manifest's own check"
-    check_recipes([task], "data.degradation")
+    tasks = (data.degradation,) if data.degradation else manifest.names
+    check_recipes(tasks, "data.degradation" if data.degradation else "tasks" if manifest.tasks else "task")
     if manifest.crop_px > TILE_PX:
         raise ManifestError(
             "larger than the tiles that clean pictures are cut into",
@@ -148,8 +169,13 @@ def data_of(manifest: TrainManifest) -> Clean | list[PairRef]:
             remedy=f"use at most {TILE_PX}",
         )
     sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
-    learnt, held = (SyntheticPairs(_tiles_of(tuple(side), seed), task) for side in sides)
+    learnt, held = (synthetic(_tiles_of(tuple(side), seed), tasks) for side in sides)
     return Clean(learnt, held, len(sides[0]), identity_of(pictures))
+
+
+def synthetic(tiles: Tiles, tasks: Sequence[str]) -> SyntheticPairs:
+    """Clean tiles with the recipe of one degradation, or with those of several, alone and in twos."""
+    return SyntheticPairs(tiles, tasks[0]) if len(tasks) == 1 else MixedPairs(tiles, tasks)
 
 
 @lru_cache(maxsize=2)  # one after the other, adapters learn from the same pictures
@@ -163,16 +189,25 @@ def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> st
     free = {**_FREE, "data": set(_FREE["data"])}
     free |= {} if manifest.adapter.model_dump(exclude_defaults=True) else {"adapter": True}
     free |= {} if manifest.echo > 1 else {"echo": True}
+    free |= {} if manifest.tasks else {"tasks": True}
     free["data"] |= set() if manifest.data.versions > 1 else {"versions"}
     free["data"] |= set() if manifest.data.cached_latents else {"cached_latents"}
     dials = manifest.model_dump_json(exclude=free)
     if manifest.initial:
-        name = "adapter.safetensors" if manifest.model == "adapter" else f"{manifest.model}.safetensors"
-        initial = Path(manifest.initial, name)
-        if not initial.is_file():
-            raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
-        weights += (file_sha256(initial),)
+        for folder in initial_folders(manifest):
+            initial = folder / f"{manifest.model}.safetensors"
+            if not initial.is_file():
+                raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
+            weights += (file_sha256(initial),)
     return hashlib.sha256(json.dumps([dials, list(data), list(weights)]).encode()).hexdigest()
+
+
+def initial_folders(manifest: TrainManifest) -> list[Path]:
+    """Folders of the weights to go on from: one for each model that is trained, or none."""
+    if not manifest.initial:
+        return []
+    parent = Path(manifest.initial).absolute()
+    return [parent / name for name in manifest.names] if manifest.tasks else [parent]
 
 
 def bank_of(manifest: TrainManifest) -> ReferenceBank:
@@ -212,40 +247,43 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     Raises:
         ManifestError, WeightsError: names what doesn't fit together.
     """
-    task = manifest.task
-    assert task is not None, "the manifest's own check"
     check_trackers(manifest.watch.trackers)
-    made = manifest.data.kind == "clean"
-    if made and task not in bank.names:
-        raise ManifestError(
-            "the bank has no FDI for it", key="task", value=task, remedy="add it with `fdi bank build` first"
-        )
+    made, key = manifest.data.kind == "clean", "tasks" if manifest.tasks else "task"
+    for name in set(manifest.names) - set(bank.names) if made else ():
+        remedy = "add it with `fdi bank build` first"
+        raise ManifestError("the bank has no FDI for it", key=key, value=name, remedy=remedy)
     frozen = _base(manifest)
     base, found_sha256 = load_base(frozen.uri, frozen.revision), str(frozen.sha256)
     if manifest.crop_px % base.multiple_px:
         remedy = f"use a multiple of {base.multiple_px}"
         raise ManifestError("doesn't fit the base", key="crop_px", value=str(manifest.crop_px), remedy=remedy)
-    fdi = bank.tokens_of(task) if made else np.zeros_like(bank.entries[0].tokens_TD)
-    initial = Path(manifest.initial).absolute() if manifest.initial else None
-    if initial:
-        check_base_of(initial, found_sha256)
+    fdi = [bank.tokens_of(name) if made else np.zeros_like(bank.entries[0].tokens_TD) for name in manifest.names]
+    initial = initial_folders(manifest)
+    for folder in initial:
+        check_base_of(folder, found_sha256)
     weights = manifest.loss
     noise = weights.noise if weights.noise is not None else float(manifest.init in NOISY_STARTS)
-    known = hashlib.sha256(fdi.tobytes()).hexdigest()
+    known = hashlib.sha256(b"".join(tokens.tobytes() for tokens in fdi)).hexdigest()
     if not made:
         known = file_sha256(bank_folder(manifest) / "bank.safetensors")
     recipe = recipe_of(manifest, data, found_sha256, bank.encoder_sha256, known)
-    config = AdapterConfig.for_base(
-        base,
-        task,
-        (fdi.shape[0], fdi.shape[1]),
-        **manifest.adapter.model_dump(),
-        init=manifest.init,
-        start_t=manifest.start_t,
-        training_sha256=recipe,
-        base_sha256=found_sha256,
-        encoder_sha256=bank.encoder_sha256,
-    )
-    if initial:
-        check_form_of(initial, config)
-    return Plan(manifest, recipe, config, frozen, fdi, LossWeights(noise, weights.l1, weights.fidelity), initial)
+    configs = []
+    for name in manifest.names:
+        config = AdapterConfig.for_base(
+            base,
+            name,
+            fdi[0].shape,
+            **manifest.adapter.model_dump(),
+            init=manifest.init,
+            start_t=manifest.start_t,
+            training_sha256=recipe,
+            base_sha256=found_sha256,
+            encoder_sha256=bank.encoder_sha256,
+            together=tuple(manifest.names) if manifest.tasks else (),
+        )
+        configs.append(config)
+    for folder, config in zip(initial, configs, strict=False):
+        check_form_of(folder, config)
+    first, *others = zip(configs, fdi, strict=True)
+    losses = LossWeights(noise, weights.l1, weights.fidelity)
+    return Plan(manifest, recipe, first[0], frozen, first[1], losses, tuple(initial), tuple(others))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
@@ -15,6 +17,8 @@ from jobs.cards import adapter_card
 from jobs.train_plan import Plan
 from jobs.train_storage import publish
 
+_PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
+
 
 def finished(output: Store, recipe: str) -> dict[str, Any] | None:
     """The summary of an earlier run of the same recipe, if it was finished."""
@@ -22,6 +26,35 @@ def finished(output: Store, recipe: str) -> dict[str, Any] | None:
         return None
     summary: dict[str, Any] = json.loads(output.read("training.json"))
     return summary if summary["training_sha256"] == recipe else None
+
+
+def publish_trained(
+    plan: Plan,
+    weights: Mapping[str, torch.Tensor],
+    bank: ReferenceBank,
+    log: str,
+    summary: dict[str, Any],
+    measured: Callable[[Path], Any] | None = None,
+) -> dict[str, Any]:
+    """Write what was trained; return the summary. Several adapters lie in folders of their own below the output.
+
+    Args:
+        plan: that was carried out.
+        weights: by the names that they have in :class:`AdapterTraining`.
+        bank: that holds the tasks.
+        log: lines of JSON.
+        summary: of the training, so far.
+        measured: of one adapter, see :func:`publish_adapter`.
+    """
+    made = plan.untrained()
+    made.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
+    if isinstance(made, FDIAdapter):
+        return publish_adapter(plan, made, bank, log, summary, measured)
+    for k, name in enumerate(plan.manifest.names):
+        publish_adapter(plan.alone(k), made[k], bank, log, summary | {"task": name})
+    output = Store.open(plan.manifest.output, plan.manifest.storage)
+    output.replace("training.json", json.dumps(summary, indent=1).encode() + b"\n")
+    return summary
 
 
 def publish_adapter(

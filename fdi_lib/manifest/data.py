@@ -1,4 +1,4 @@
-"""Which pictures are learned from or measured on: what such blocks share, and the block of evaluations.
+"""Which pictures are learned from or measured on: what such blocks share, and those of trainings and evaluations.
 
 Does NOT know what is done with them.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Strict, field_validator, model_validator
 
 from fdi_lib.manifest.locations import Location, SafeText, problem
-from fdi_lib.manifest.settings import Name, Settings
+from fdi_lib.manifest.settings import Name, Settings, StorageSettings
 
 Names = Annotated[tuple[Name, ...], Strict(False)]  # YAML has lists only; frozen settings want tuples
 _Pair = Annotated[tuple[Name, Name], Strict(False)]
@@ -36,6 +36,37 @@ class DataSettings(Settings):
         if value in ("", None):
             raise problem("no data given", remedy="add data.uri=FOLDER to the command, or set FDI_DATA")
         return value
+
+
+class TrainDataSettings(DataSettings):
+    """Training data: pairs, shards of pairs, or clean pictures that are degraded on the fly."""
+
+    kind: Literal["pairs", "shards", "clean"] = Field(
+        default="clean",
+        description="Folders `degraded/` and `clean/`, shards of pairs (tar members `KEY.degraded.png` and "
+        "`KEY.clean.png`, or Parquet columns `degraded` and `clean`), or clean pictures with a recipe.",
+    )
+    degradation: Name | None = Field(default=None, description="clean: the recipe; null takes the task's name.")
+    degradations: Names = Field(default=(), description="clean: the recipes that an encoder learns to tell apart.")
+    favoured: Names = Field(default=(), description="clean: those of them that an encoder sees twice as often.")
+    versions: int = Field(
+        default=1, ge=1,
+        description="clean: how often an encoder sees each clean picture, with other damage each time; "
+        "`batch` is a multiple of twice that.",
+    )  # fmt: skip
+    pictures: SafeText = Field(
+        default="docs/training-data.tsv", description="clean: table of pictures; its train split is used."
+    )
+    validation_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of pictures held out; the split is by picture."
+    )
+    cached_latents: int = Field(
+        default=0, ge=0,
+        description="adapter: crops of each pair (or tile) that return, in turn, with their damage; workers encode "
+        "each once and keep its latents in memory. 0: every sample is a new crop. Pays where a VAE is most of a step.",
+    )  # fmt: skip
+    cache_mib: int = Field(default=512, ge=0, description="pairs, shards: decoded pictures that a process keeps, MiB.")
+    storage: StorageSettings = Field(default=StorageSettings(), description="pairs, shards: how to reach them on S3.")
 
 
 class EvaluateDataSettings(DataSettings):

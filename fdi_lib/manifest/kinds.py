@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from fdi_lib.manifest.data import DataSettings, EvaluateDataSettings, Names
+from fdi_lib.manifest.data import DataSettings, EvaluateDataSettings, Names, TrainDataSettings
 from fdi_lib.manifest.locations import Location, SafeText, is_inside, problem
 from fdi_lib.manifest.restoring import GateSettings, RestoreSettings
 from fdi_lib.manifest.settings import (
@@ -66,37 +66,6 @@ class RestoreManifest(Settings):
         return self
 
 
-class TrainDataSettings(DataSettings):
-    """Training data: pairs, shards of pairs, or clean pictures that are degraded on the fly."""
-
-    kind: Literal["pairs", "shards", "clean"] = Field(
-        default="clean",
-        description="Folders `degraded/` and `clean/`, shards of pairs (tar members `KEY.degraded.png` and "
-        "`KEY.clean.png`, or Parquet columns `degraded` and `clean`), or clean pictures with a recipe.",
-    )
-    degradation: Name | None = Field(default=None, description="clean: the recipe; null takes the task's name.")
-    degradations: Names = Field(default=(), description="clean: the recipes that an encoder learns to tell apart.")
-    favoured: Names = Field(default=(), description="clean: those of them that an encoder sees twice as often.")
-    versions: int = Field(
-        default=1, ge=1,
-        description="clean: how often an encoder sees each clean picture, with other damage each time; "
-        "`batch` is a multiple of twice that.",
-    )  # fmt: skip
-    pictures: SafeText = Field(
-        default="docs/training-data.tsv", description="clean: table of pictures; its train split is used."
-    )
-    validation_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="Share of pictures held out; the split is by picture."
-    )
-    cached_latents: int = Field(
-        default=0, ge=0,
-        description="adapter: crops of each pair (or tile) that return, in turn, with their damage; workers encode "
-        "each once and keep its latents in memory. 0: every sample is a new crop. Pays where a VAE is most of a step.",
-    )  # fmt: skip
-    cache_mib: int = Field(default=512, ge=0, description="pairs, shards: decoded pictures that a process keeps, MiB.")
-    storage: StorageSettings = Field(default=StorageSettings(), description="pairs, shards: how to reach them on S3.")
-
-
 class TrainModels(Settings):
     """What an adapter is trained against; both stay frozen."""
 
@@ -111,6 +80,11 @@ class TrainManifest(Settings):
     kind: Literal["train"] = Field(description="Kind of this manifest.")
     model: Literal["base", "encoder", "adapter"] = Field(default="adapter", description="What is trained.")
     task: Name | None = Field(default=None, description="adapter: name of the degradation that it undoes.")
+    tasks: Names = Field(
+        default=(),
+        description="adapter: in place of `task`, those of several adapters that are trained together, on their "
+        "degradations alone and in twos, for `restore.mode: composite`; `output` gets a folder of each.",
+    )
     data: TrainDataSettings = Field(description="Pictures to learn from.")
     models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
     output: Location = Field(description="Folder of the trained weights.")
@@ -164,8 +138,10 @@ class TrainManifest(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.model == "adapter" and self.task is None:
+        if self.model == "adapter" and self.task is None and not self.tasks:
             raise problem("an adapter needs the name of its task", key="task", remedy="set task: noise, say")
+        if self.tasks:
+            self._check_together()
         if self.model == "encoder" and len(self.data.degradations) < 2:
             remedy = "list the degradations to tell apart"
             raise problem("an encoder needs at least two", key="data.degradations", remedy=remedy)
@@ -180,6 +156,20 @@ class TrainManifest(Settings):
             raise problem("a mirrored batch has other latents", key="data.cached_latents", remedy=remedy)
         _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
         return self
+
+    def _check_together(self) -> None:
+        """Adapters that are trained together need mixtures, and those can only be made."""
+        if self.task is not None or len(set(self.tasks)) < max(2, len(self.tasks)):
+            remedy = "name two or more degradations, each once, and leave task out"
+            raise problem("adapters that are trained together", key="tasks", remedy=remedy)
+        if self.data.kind != "clean" or self.data.degradation:
+            remedy = "use data.kind: clean without data.degradation"
+            raise problem("mixtures are made from clean pictures", key="data.kind", remedy=remedy)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapters that are trained, sorted."""
+        return tuple(sorted(self.tasks or filter(None, [self.task])))
 
 
 class PairSettings(Settings):

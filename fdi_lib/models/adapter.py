@@ -65,6 +65,7 @@ class AdapterConfig:
         parts: ``full``, or for ablations only the ``modulator`` or only the ``decoupling`` with its additions;
             ``addition`` is the latter without self- and cross-attention.
         tone: where tiles of a larger image take their tone from: ``tiles``, or the ``whole`` image, restored in small.
+        together: names of the adapters that it was trained together with, itself included; empty: alone.
     """
 
     task: str
@@ -93,6 +94,7 @@ class AdapterConfig:
     addition: Form = "safe"
     parts: Parts = "full"
     tone: Tone = "tiles"
+    together: tuple[str, ...] = ()
 
     @classmethod
     def for_base(cls, base: Base, task: str, fdi_shape: tuple[int, int], **use: Any) -> AdapterConfig:

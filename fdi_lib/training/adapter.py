@@ -87,9 +87,9 @@ class AdapterTraining(nn.Module):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of a batch: see :class:`Samples` and :func:`to_batch`; means over its samples."""
         latent, target = self._encode(batch)
-        guidance = self._guide(batch["degraded"])
+        guidance = self._guide(batch)
         out = sample(self.base, latent, guidance, self.schedule, batch.get("noise")).float()
-        refined = self.adapter.refine(latent, out)
+        refined = self._refined(batch, latent, out)
         parts = {"l1": F.l1_loss(out, target), "l1_refined": F.l1_loss(refined, target)}
         loss = self.weights.l1 * parts["l1"] + self.weights.fidelity * parts["l1_refined"]
         if self.weights.noise > 0:
@@ -104,10 +104,8 @@ class AdapterTraining(nn.Module):
     def restore(self, batch: Batch) -> torch.Tensor:
         """Restored images of a batch, B3HW in [0, 1]."""
         latent = self.base.encode(batch["degraded"])
-        out = sample(
-            self.base, latent, self.adapter.guidance(batch["degraded"]), self.schedule, batch.get("noise")
-        ).float()
-        return (self.base.decode(self.adapter.refine(latent, out)) / 2 + 0.5).clamp(0, 1)
+        out = sample(self.base, latent, self._guidance_of(batch), self.schedule, batch.get("noise")).float()
+        return (self.base.decode(self._refined(batch, latent, out)) / 2 + 0.5).clamp(0, 1)
 
     def finish(self) -> FDIAdapter:
         """Return the adapter, frozen.
@@ -132,10 +130,16 @@ class AdapterTraining(nn.Module):
         both = torch.stack([self._latents[number] for number in numbers], dim=1).to(batch["degraded"].device)
         return both[0], both[1]
 
-    def _guide(self, degraded: torch.Tensor) -> Guidance:
+    def _guidance_of(self, batch: Batch) -> Guidance:
+        return self.adapter.guidance(batch["degraded"])
+
+    def _refined(self, batch: Batch, latent: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return self.adapter.refine(latent, out)
+
+    def _guide(self, batch: Batch) -> Guidance:
         if not (self._recompute and torch.is_grad_enabled()):
-            return self.adapter.guidance(degraded)
-        self._guidance = checkpoint(self.adapter.guidance, degraded, use_reentrant=False)
+            return self._guidance_of(batch)
+        self._guidance = checkpoint(self._guidance_of, batch, use_reentrant=False)
         return self._guidance
 
     def _noise_prediction(self, clean: torch.Tensor, guidance: Guidance, batch: Batch) -> torch.Tensor:
@@ -194,13 +198,10 @@ class HeldOut:
         return [{k: v.to(device) for k, v in batch.items()} for batch in self._batches]
 
 
-def fresh_adapter(config: AdapterConfig, fdi_TD: torch.Tensor, seed: int, start: FDIAdapter | None) -> FDIAdapter:
-    """Make an adapter with first weights of a seed, or with those of ``start``."""
+def fresh_adapter(config: AdapterConfig, fdi_TD: torch.Tensor, seed: int) -> FDIAdapter:
+    """Make an adapter with first weights of a seed."""
     torch.manual_seed(seed)
-    adapter = FDIAdapter(config, fdi_TD)
-    if start is not None:
-        adapter.load_state_dict(start.state_dict())
-    return adapter
+    return FDIAdapter(config, fdi_TD)
 
 
 def train_adapter(

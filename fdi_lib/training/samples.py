@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # pairs.py builds on the recipes, which build on this file
     from fdi_lib.training.pairs import PairSource
 
 Batch = dict[str, torch.Tensor]
+_ALONE = 1 / 3  # of the samples of adapters that are trained together
+_WEIGHTS = (0.6, 1.25)  # of two
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))  # axes of B,C,H,W
 
 
@@ -49,6 +51,7 @@ class Samples:
         latent: channels and reduction factor of the base's latent; None leaves noise and time step out.
         levels: time steps are drawn from ``0 ... levels - 1``.
         crops: after so many samples the same crops return, with other noise and time steps; 0: never.
+        kinds: degradations of adapters that are trained together; 0: there is one adapter.
     """
 
     pairs: PairSource
@@ -57,11 +60,12 @@ class Samples:
     latent: tuple[int, int] | None = None
     levels: int = 1
     crops: int = 0
+    kinds: int = 0
 
     def rows(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
         """Columns ``degraded`` and ``clean``, float32 NHW3 in [0, 1]; ``noise``, float32 NCHW; ``t``, int64.
 
-        Where crops return, ``crop``, int64: equal numbers are equal crops.
+        Where crops return, ``crop``, int64: equal numbers are equal crops. Of several adapters, ``weight``, float32 NK.
         """
         wanted = list(indices)
         numbers = [i % self.crops if self.crops else i for i in wanted]
@@ -70,6 +74,8 @@ class Samples:
         rows = {"degraded": degraded, "clean": clean}
         if self.crops:
             rows["crop"] = np.array(numbers, np.int64)
+        if self.kinds:
+            rows["weight"] = np.stack([shares(number, self.seed, self.kinds) for number in numbers])
         if self.latent is not None:
             channels, factor = self.latent
             side = self.crop_px // factor
@@ -77,6 +83,20 @@ class Samples:
             rows["t"] = np.array([rng.integers(self.levels) for rng in keyed], np.int64)
             rows["noise"] = np.stack([rng.standard_normal((channels, side, side), np.float32) for rng in keyed])
         return rows
+
+
+def shares(index: int, seed: int, kinds: int) -> np.ndarray:
+    """Which of several degradations a sample has, and the weights that their adapters get: float32, ``kinds`` numbers.
+
+    One alone at weight 1, or two with weights as a classifier gives them, which knows amplitudes only roughly.
+    """
+    rng = np.random.default_rng([seed, 0x2F01D, index])
+    weight_K = np.zeros(kinds, np.float32)
+    if rng.random() < _ALONE:
+        weight_K[rng.integers(kinds)] = 1
+    else:
+        weight_K[rng.choice(kinds, 2, replace=False)] = rng.uniform(*_WEIGHTS, 2)
+    return weight_K
 
 
 def to_batch(rows: Mapping[str, np.ndarray]) -> Batch:

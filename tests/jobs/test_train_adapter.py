@@ -96,6 +96,7 @@ def test_an_adapter_is_trained_once(pairs: Path, preset: Path, tmp_path: Path) -
 
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_workers_learn_what_one_learns(pairs: Path, preset: Path, tmp_path: Path) -> None:
     group: object
     for group in (1, 2, [1, 2]):  # three samples a step: of two workers the first has two, the second one

@@ -67,6 +67,25 @@ def test_it_takes_the_steps_that_workers_on_ray_take(
     assert run(alone, workers=0)["already_done"]
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_adapters_are_trained_together_with_and_without_ray(pictures: Path, preset: Path, tmp_path: Path) -> None:
+    given = {"task": None, "tasks": ["noise", "haze"], "echo": 1}
+    alone, on_ray = (
+        TrainManifest.model_validate(settings(pictures, preset, tmp_path / name, **given)) for name in ("alone", "ray")
+    )
+    here, there = run(alone, workers=0), train.run(on_ray)
+    assert here["training_sha256"] == there["training_sha256"] and here["task"] == "haze+noise"
+    assert losses(tmp_path / "alone" / "haze") == pytest.approx(losses(tmp_path / "ray" / "noise"), rel=1e-5)
+    for task in ("haze", "noise"):
+        one, other = (FDIAdapter.from_pretrained(tmp_path / name / task) for name in ("alone", "ray"))
+        assert one.config.task == task and one.config.together == ("haze", "noise")
+        for name, value in one.state_dict().items():
+            np.testing.assert_allclose(value.numpy(), other.state_dict()[name].numpy(), atol=1e-3, err_msg=name)
+    assert run(alone, workers=0)["already_done"]
+    goes_on = alone.model_copy(update={"initial": alone.output, "output": str(tmp_path / "on"), "steps": 1})
+    assert not run(goes_on, workers=0)["already_done"]
+
+
 def test_manifests_are_trained_in_turn_with_the_changes_that_are_given(
     pictures: Path, preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,20 @@ def test_train() -> None:
     assert train(model="base", task=None).task is None
 
 
+def test_adapters_that_are_trained_together() -> None:
+    assert train(task=None, tasks=["noise", "haze"]).names == ("haze", "noise")
+    assert train().names == ("noise",) and train(model="base", task=None).names == ()
+    for wrong in (
+        {"tasks": ["noise", "haze"]},
+        {"task": None, "tasks": ["noise"]},
+        {"task": None, "tasks": ["noise", "noise"]},
+        {"task": None, "tasks": ["noise", "haze"], "data": {"uri": "/d", "kind": "pairs"}},
+        {"task": None, "tasks": ["noise", "haze"], "data": {"uri": "/d", "degradation": "rain"}},
+    ):
+        with pytest.raises(ValidationError, match=r"trained together|mixtures are made"):
+            train(**wrong)
+
+
 def test_a_training_workers_cpus_are_what_ray_can_schedule() -> None:
     for cpus in (0.5, 1, 3):
         assert train(worker={"cpus": cpus}).worker.cpus == cpus

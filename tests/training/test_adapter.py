@@ -21,7 +21,7 @@ def training(init="input", weights=MEAN, stirred=0.0, **how):
     torch.manual_seed(0)
     base = Base.compact()
     config = AdapterConfig("haze", tuple(base.channels), init=init)
-    adapter = fresh_adapter(config, torch.randn(16, 128), 0, None)
+    adapter = fresh_adapter(config, torch.randn(16, 128), 0)
     if stirred:  # a fresh adapter is the identity, and most of its gradients are zero
         with torch.no_grad():
             for p in adapter.parameters():

@@ -21,7 +21,7 @@ PAIRS = SyntheticPairs(TILES, "haze")
 def training(folder, *, stirred=0.0, recompute=False, noise=0.0, **use):
     base = load_base(folder)
     config = AdapterConfig.for_base(base, "haze", (32, 768), **use)
-    adapter = fresh_adapter(config, torch.randn(32, 768, generator=torch.Generator().manual_seed(1)), 0, None)
+    adapter = fresh_adapter(config, torch.randn(32, 768, generator=torch.Generator().manual_seed(1)), 0)
     if stirred:
         torch.manual_seed(1)
         with torch.no_grad():
