@@ -33,9 +33,9 @@ def run(uri: str | None, storage: StorageSettings) -> dict[str, Any]:
     """
     store = Store.open(uri or str(compact_folder() / "adapters"), storage)
     store.check()
-    folders = [
-        e.path.rpartition("/")[0] for e in store.walk() if e.path.count("/") == 1 and e.path.endswith("/config.json")
-    ]
+    names = {entry.path for entry in store.walk() if entry.path.count("/") == 1}
+    folders = sorted(name.rpartition("/")[0] for name in names if name.endswith("/config.json"))
+    folders = [name for name in folders if f"{name}/adapter.safetensors" in names or _is_adapters(store, name)]
     if not folders:
         raise WeightsError(f"{store.uri()}: no adapter here (expected folders that hold config.json)")
     return {"output": store.uri(), "adapters": [_describe(store, folder) for folder in folders]}
@@ -58,8 +58,18 @@ def _describe(store: Store, folder: str) -> dict[str, Any]:
         }
     except FileNotFoundError as exc:
         raise WeightsError(f"{store.uri(folder)}: incomplete adapter folder, {weights} is missing") from exc
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except KeyError as exc:
+        raise WeightsError(f"{store.uri(folder)}: not an adapter folder (config.json has no {exc})") from exc
+    except (ValueError, TypeError, AttributeError) as exc:
         raise WeightsError(f"{store.uri(folder)}: not an adapter folder ({type(exc).__name__}: {exc})") from exc
+
+
+def _is_adapters(store: Store, folder: str) -> bool:
+    """Whether a folder without weights is an adapter's that lost them; others (a bank, an encoder) may lie beside."""
+    try:
+        return "task" in json.loads(store.read(f"{folder}/config.json"))
+    except (ValueError, TypeError):
+        return False
 
 
 def _parameters(data: bytes) -> int:

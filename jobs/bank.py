@@ -6,22 +6,25 @@ import logging
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fdi_lib.core.moments import PairMoments
-from fdi_lib.errors import ManifestError
-from fdi_lib.manifest import BankManifest
+from fdi_lib.errors import ManifestError, RunConflictError
+from fdi_lib.manifest import BankManifest, StorageSettings
 from fdi_lib.manifest.kinds import PairSettings
+from fdi_lib.manifest.locations import on_this_machine
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoders import EncoderFiles, load_encoder
 from fdi_lib.models.presets import encoder_files
+from fdi_lib.storage.store import Store
 from fdi_lib.training.bank import bank_from_moments
 from fdi_lib.training.pair_checks import PairReport
 from jobs.bank_made import made_bank
 from jobs.bank_show import holds
 from jobs.pair_stream import PairStream, pair_moments
 from jobs.pool import cluster
-from jobs.train_storage import local_folder
+from jobs.train_storage import local_folder, publish
 
 log = logging.getLogger(__name__)
 _WAIT_S = 1800.0  # for nodes that a cluster could still add
@@ -33,10 +36,13 @@ def build(manifest: BankManifest) -> dict[str, Any]:
 
     Raises:
         ManifestError: pictures or pairs are missing, or banks to merge don't belong together.
+        RunConflictError, StorageRefusedError: the output is something else's, or can't be written.
         WeightsError: the encoder, or a bank to merge, is missing or not the one that it should be.
     """
     encoder, output = encoder_files(manifest.models.encoder), local_folder(manifest.output)
-    others = {uri: ReferenceBank.from_pretrained(Path(uri), encoder.sha256) for uri in manifest.merge}
+    _check_free(output)
+    merged = {uri: on_this_machine(uri, "merge") for uri in manifest.merge}
+    others = {uri: ReferenceBank.from_pretrained(folder, encoder.sha256) for uri, folder in merged.items()}
     if manifest.synthetic:
         bank, summary = made_bank(manifest, manifest.synthetic, encoder.load(), encoder.sha256)
     elif manifest.pairs:
@@ -45,8 +51,26 @@ def build(manifest: BankManifest) -> dict[str, Any]:
         bank, summary = others.pop(manifest.merge[0]), {}
     for uri, other in others.items():
         bank = _joined(bank, other, uri)
-    bank.save_pretrained(output)
+    with TemporaryDirectory(prefix="fdi-bank-") as parent:
+        folder = Path(parent, "bank")
+        bank.save_pretrained(folder)
+        config = (folder / "config.json").read_bytes()
+        (folder / "config.json").unlink()
+        publish(folder, str(output), StorageSettings(), {"config.json": config})
     return {"output": manifest.output, **summary, **holds(ReferenceBank.from_pretrained(output))}
+
+
+def _check_free(output: Path) -> None:
+    """Refuse an output that can't be written, or is something else's; an older bank is replaced.
+
+    Raises:
+        RunConflictError: an adapter or a model is there.
+        StorageRefusedError: it can't be written.
+    """
+    store = Store.open(str(output), StorageSettings())
+    store.check(for_writing=True)
+    if store.exists("config.json") and b'"names"' not in store.read("config.json"):
+        raise RunConflictError(f"{store.uri('config.json')} is there, and no bank's; name another output")
 
 
 def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBank:

@@ -10,6 +10,8 @@ from typing import Any
 
 from fdi_lib.manifest import TrainManifest
 from jobs import train_adapter, train_compact
+from jobs.train_output import one_at_a_time
+from jobs.train_plan import absolute
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -17,10 +19,14 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
 
     Raises:
         ManifestError: the data can't be used, or the kind of data isn't supported yet.
+        RunConflictError: the output is not this training's.
+        LeaseError: another process trains the same.
         WeightsError: the base, encoder or bank is missing.
         DivergedError: the loss is not a number; the last checkpoint is kept.
     """
-    return train_adapter.run(manifest) if manifest.model == "adapter" else train_compact.run(manifest)
+    manifest = absolute(manifest)
+    with one_at_a_time(manifest):
+        return train_adapter.run(manifest) if manifest.model == "adapter" else train_compact.run(manifest)
 
 
 if __name__ == "__main__":

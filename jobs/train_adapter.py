@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.presets import describe
-from fdi_lib.storage.store import Store
 from fdi_lib.training.checkpoint import AVERAGE
 from fdi_lib.training.pairs import PairSource
 from jobs import train_pairs
 from jobs.pool import joined
-from jobs.train_plan import Clean, absolute, bank_of, data_of, plan_of
+from jobs.train_output import check_free, finished
+from jobs.train_plan import Clean, bank_of, data_of, plan_of
 from jobs.train_ray import needs, train_on_ray
-from jobs.train_result import finished, publish_trained
+from jobs.train_result import publish_trained
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -29,17 +29,18 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
 
     Raises:
         ManifestError: a setting or the data can't be used.
+        RunConflictError: the output is not this training's.
         WeightsError: base, encoder or bank is missing or doesn't fit.
         DivergedError: the loss is not a number; the last checkpoint is kept.
     """
-    manifest = absolute(manifest)
+    check_free(manifest)
     bank, data = bank_of(manifest), data_of(manifest)
     plan = plan_of(manifest, data.identity if isinstance(data, Clean) else [], bank)
     if not isinstance(data, Clean):
         # Adapters that it will be measured beside must belong to the same models: said now, not after the training.
         describe(train_pairs.folders_with(manifest, None), "custom")
-    output = Store.open(manifest.output, manifest.storage)
-    output.check(for_writing=True)
+        kept = 1 - manifest.data.validation_fraction  # an estimate: said before pairs are checked, for minutes
+        plan.crops(int(kept * len(data)))
     summary: dict[str, Any] = {}
     with joined(needs(manifest), manifest.wait_s):
         own = None
@@ -51,7 +52,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
             own = train_pairs.checked(manifest, data, bank)
             plan = replace(plan_of(manifest, own.identity, bank), fdi=own.entry.tokens_TD)
             learnt, held_out, pictures = own.learnt, own.held_out, len(own.learnt)
-        found = finished(output, plan.recipe)
+        found = finished(manifest, plan.recipe)
         if found is not None:
             return found | {"output": manifest.output, "already_done": True}
         if own:

@@ -18,12 +18,12 @@ import torch
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import TrainManifest, load_manifest
 from fdi_lib.models.device import accelerator
-from fdi_lib.storage.store import Store
 from fdi_lib.training.adapter import HeldOut, train_adapter
 from fdi_lib.training.pictures import shared
 from jobs import train_compact
+from jobs.train_output import check_free, finished
 from jobs.train_plan import Clean, Plan, absolute, bank_of, data_of, plan_of, synthetic
-from jobs.train_result import finished, publish_trained
+from jobs.train_result import publish_trained
 from jobs.train_storage import local_folder
 
 
@@ -38,14 +38,13 @@ def run(manifest: TrainManifest, workers: int) -> dict[str, Any]:
     if manifest.model != "adapter":
         return train_compact.run(manifest, workers)
     manifest = absolute(manifest)
+    check_free(manifest)
     bank, data = bank_of(manifest), data_of(manifest)
     if not isinstance(data, Clean):
         remedy = "use kind: clean, or `fdi train`"
         raise ManifestError("pairs are checked on Ray", key="data.kind", value=manifest.data.kind, remedy=remedy)
     plan = plan_of(manifest, data.identity, bank)
-    output = Store.open(manifest.output, manifest.storage)
-    output.check(for_writing=True)
-    found = finished(output, plan.recipe)
+    found = finished(manifest, plan.recipe)
     if found is not None:
         return found | {"output": manifest.output, "already_done": True}
     work = local_folder(manifest.checkpoint.uri or f"{manifest.output}.training") / f"alone-{plan.recipe[:12]}"

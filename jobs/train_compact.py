@@ -12,6 +12,7 @@ from typing import Any
 
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
+from fdi_lib.manifest.locations import on_this_machine
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.training.base import train_base
 from fdi_lib.training.encoder import train_encoder
@@ -19,6 +20,7 @@ from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, shared, training_tiles
 from fdi_lib.training.scenes import Scenes
 from jobs.train_checks import check_recipes, check_trackers
+from jobs.train_output import check_free, finished
 from jobs.train_plan import TILE_PX, fit_settings, recipe_of
 from jobs.train_storage import local_folder
 
@@ -32,6 +34,7 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
 
     Raises:
         ManifestError: the data can't be used, or the kind of data isn't supported yet.
+        RunConflictError: the output is not this training's.
         WeightsError: the base, encoder or bank is missing.
         DivergedError: the loss is not a number; the last checkpoint is kept.
     """
@@ -47,10 +50,10 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
     check_recipes(manifest.data.degradations, "data.degradations")
     check_trackers(manifest.watch.trackers)
     output = local_folder(manifest.output)
+    check_free(manifest)
     pictures = read_list(Path(manifest.data.pictures), Path(manifest.data.uri), "train")
     recipe = recipe_of(manifest, identity_of(pictures))
-    done = output / "training.json"
-    if done.exists() and json.loads(done.read_text())["training_sha256"] == recipe:
+    if finished(manifest, recipe) is not None:
         return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
     # A folder for each recipe: another one never goes on from this one's checkpoint.
     work = local_folder(manifest.checkpoint.uri or f"{output}.training") / recipe[:12]
@@ -77,7 +80,7 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
         "seed": manifest.seed,
         "last": _last(work / "log.jsonl"),
     }
-    done.write_text(json.dumps(summary, indent=1) + "\n")
+    (output / "training.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary | {"output": str(output), "already_done": False}
 
 
@@ -91,7 +94,7 @@ def _encoder(manifest: TrainManifest, scenes: Scenes, settings: FitSettings, wor
         work,
         favoured=manifest.data.favoured,
         versions=manifest.data.versions,
-        start=Encoder.from_pretrained(Path(manifest.initial)) if manifest.initial else None,
+        start=Encoder.from_pretrained(on_this_machine(manifest.initial, "initial")) if manifest.initial else None,
         trackers=manifest.watch.trackers,
         workers=workers,
     )

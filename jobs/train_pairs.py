@@ -36,6 +36,7 @@ from fdi_lib.training.pair_checks import accepted, table
 from fdi_lib.training.pairs import Pair, StoredPairs, split
 from jobs.pair_stream import PairStream, pair_reports
 from jobs.pool import cluster
+from jobs.train_plan import bank_folder
 from jobs.train_ray import on_a_worker
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ def measured(manifest: TrainManifest, pairs: OwnPairs, folder: Path) -> dict[str
     shown.title = f"{task}: held-out pairs, restored against clean (8 bit)"
     shown.add_row(*(f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in _SHOWN))
     _console().print(shown)
+    if row["gain_db"] <= 0:
+        log.warning("%s: restoring harms (%.2f dB); train longer, or on more pairs", task, row["gain_db"])
     return row
 
 
@@ -164,7 +167,7 @@ def folders_with(manifest: TrainManifest, adapter: Path | None) -> ModelFolders:
     m, preset = manifest.models, compact_folder()
     base = fetch_base(m.base.uri, m.base.revision, m.base.sha256) if m.base else preset / "base"
     beside = {} if m.encoder or m.base else adapter_folders(preset / "adapters")
-    bank, adapters = Path(m.bank or preset / "bank"), beside | ({adapter.name: adapter} if adapter else {})
+    bank, adapters = bank_folder(manifest), beside | ({adapter.name: adapter} if adapter else {})
     return ModelFolders(encoder_files(m.encoder).folder, base, bank, adapters)
 
 

@@ -19,7 +19,7 @@ import torch
 
 from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import CheckpointSettings, TrainManifest
-from fdi_lib.manifest.locations import local_path
+from fdi_lib.manifest.locations import local_path, on_this_machine
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.base_files import base_sha256, fetch_base
@@ -38,7 +38,7 @@ TILE_PX = 144
 # What may change between two runs of the same training; weights count by their hashes, wherever they lie.
 _FREE: dict[str, Any] = {
     "output": True, "workers": True, "worker": True, "max_failures": True, "checkpoint": True, "watch": True,
-    "storage": True, "wait_s": True, "models": True, "initial": True,
+    "storage": True, "wait_s": True, "models": True, "initial": True, "replace": True,
     "data": {"uri", "pictures", "cache_mib", "storage"},
 }  # fmt: skip
 
@@ -206,7 +206,7 @@ def initial_folders(manifest: TrainManifest) -> list[Path]:
     """Folders of the weights to go on from: one for each model that is trained, or none."""
     if not manifest.initial:
         return []
-    parent = Path(manifest.initial).absolute()
+    parent = on_this_machine(manifest.initial, "initial")
     return [parent / name for name in manifest.names] if manifest.tasks else [parent]
 
 
@@ -233,7 +233,8 @@ def _base(manifest: TrainManifest) -> CheckpointSettings:
 
 def bank_folder(manifest: TrainManifest) -> Path:
     """Where the bank lies."""
-    return Path(manifest.models.bank or compact_folder() / "bank").absolute()
+    given = manifest.models.bank
+    return on_this_machine(given, "models.bank") if given else compact_folder() / "bank"
 
 
 def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -> Plan:

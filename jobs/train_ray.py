@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import ray
 import torch
 from ray import train
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -116,6 +116,11 @@ def on_a_worker(manifest: TrainManifest, work: Callable[..., R], *given: Any) ->
         result: R = ray.get(task.remote(*given))
     except RayTaskError as error:
         raise cause(error) from None
+    except (OutOfMemoryError, WorkerCrashedError, NodeDiedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FDIError(
+            f"a worker died ({reason}); run again, with more worker.memory_gib if it lacked memory"
+        ) from None
     return result
 
 

@@ -20,14 +20,6 @@ from jobs.train_storage import publish
 _PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
 
 
-def finished(output: Store, recipe: str) -> dict[str, Any] | None:
-    """The summary of an earlier run of the same recipe, if it was finished."""
-    if not output.exists("training.json"):
-        return None
-    summary: dict[str, Any] = json.loads(output.read("training.json"))
-    return summary if summary["training_sha256"] == recipe else None
-
-
 def publish_trained(
     plan: Plan,
     weights: Mapping[str, torch.Tensor],

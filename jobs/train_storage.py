@@ -66,7 +66,8 @@ def publish(folder: Path, uri: str, storage: StorageSettings, last: Mapping[str,
     store = Store.open(uri, storage)
     for name in last:
         store.delete(name)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    # What says whose they are comes first: an interrupted copy is known again.
+    for path in sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (p.name != "config.json", p)):
         store.replace(path.relative_to(folder).as_posix(), path.read_bytes())
     for name, data in last.items():
         store.replace(name, data)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches, for each training")
     options = parser.parse_args(argv)
     workers = ["--workers", str(options.workers)]
-    trainings = [*options.changes, *workers]
+    trainings = ["replace=true", *options.changes, *workers]
     try:
         _together([_training([name], trainings) for name in ("base", "encoder")], 2)
         # Adapters on request need their FDI as well; the preset's own bank leaves out what it shouldn't recognise.

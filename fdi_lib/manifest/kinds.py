@@ -89,6 +89,9 @@ class TrainManifest(Settings):
     models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
     output: Location = Field(description="Folder of the trained weights.")
     initial: Location | None = Field(default=None, description="Folder of weights to go on from; null: from nothing.")
+    replace: bool = Field(
+        default=False, description="Write over what another training, or somebody, left in `output`; may change."
+    )
     steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
     batch: int = Field(default=16, ge=1, description="Global batch, shared by the workers.")
     echo: int = Field(
@@ -155,6 +158,8 @@ class TrainManifest(Settings):
             remedy = "use one of the two"
             raise problem("a mirrored batch has other latents", key="data.cached_latents", remedy=remedy)
         _check_apart(self.data.uri, self.output, key="output", read_key="data.uri")
+        if self.checkpoint.uri:
+            _check_apart(self.data.uri, self.checkpoint.uri, key="checkpoint.uri", read_key="data.uri")
         return self
 
     def _check_together(self) -> None:
@@ -239,6 +244,8 @@ class BankManifest(Settings):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise problem(f"{twice} appears twice", key="pairs", remedy="put its pairs into one folder")
+        for pair in self.pairs:
+            _check_apart(pair.uri, self.output, pair.storage.endpoint_url, key="output", read_key="pairs.uri")
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -61,6 +62,18 @@ def local_path(uri: str) -> str | None:
     return os.path.abspath(unquote(urlsplit(uri).path)) if scheme(uri) == "file" else None
 
 
+def on_this_machine(uri: str, key: str) -> Path:
+    """The path of something that is read from a disk.
+
+    Raises:
+        ManifestError: it lies elsewhere.
+    """
+    path = local_path(uri)
+    if path is None:
+        raise ManifestError("is not on this machine", key=key, value=uri, remedy="copy it to a disk first")
+    return Path(path)
+
+
 def is_inside(inner: str, outer: str, inner_endpoint: str | None = None, outer_endpoint: str | None = None) -> bool:
     """True when ``inner`` is ``outer`` or lies below it, compared by path segment, local links resolved.
 
@@ -102,7 +115,7 @@ def _check_location(uri: str) -> str:
             raise problem("names no bucket", remedy="write s3://bucket/prefix")
         if {".", ".."} & set(rest):
             raise problem("'.' and '..' mean nothing in a key", remedy="write the prefix in full")
-        return uri
+        return uri.rstrip("/")
     return uri if scheme(uri) == "file" else str(local_path(uri))
 
 

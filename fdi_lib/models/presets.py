@@ -10,7 +10,7 @@ from typing import Any
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import CheckpointSettings, ModelSettings
-from fdi_lib.manifest.locations import local_path
+from fdi_lib.manifest.locations import on_this_machine
 from fdi_lib.models.bank import check_made_with
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256
@@ -66,17 +66,14 @@ def model_folders(models: ModelSettings) -> ModelFolders:
     given = models.base
     base = fetch_base(str(_COMPACT / "base")) if given is None else fetch_base(given.uri, given.revision, given.sha256)
     adapters = adapter_folders(_COMPACT / "adapters") if models.preset == "compact" else {}
-    own = adapter_folders(Path(models.adapters)) if models.adapters is not None else {}
+    own = adapter_folders(on_this_machine(models.adapters, "models.adapters")) if models.adapters is not None else {}
     adapters |= own
-    folders = ModelFolders(encoder, base, Path(models.bank or _COMPACT / "bank"), adapters)
+    known = on_this_machine(models.bank, "models.bank") if models.bank else _COMPACT / "bank"
+    folders = ModelFolders(encoder, base, known, adapters)
     bank = folders.bank / "bank.safetensors"
     if not bank.is_file():
         raise WeightsError(
             f"models.bank: {bank} not found; reinstall fdi-restore, or set models.bank to a folder that holds it"
-        )
-    if models.adapters is not None and local_path(models.adapters) is None:
-        raise WeightsError(
-            f"models.adapters: {models.adapters} is not on this machine; copy the folders to a disk first"
         )
     if models.adapters is not None and not own:
         raise WeightsError(

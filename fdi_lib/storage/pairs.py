@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -134,7 +135,7 @@ def _in_folders(store: Store) -> Iterator[PairRef | Unpaired]:
     for name in SIDES:
         for entry in store.walk(f"{name}/"):
             if is_image(entry.path):
-                stem = posixpath.splitext(entry.path)[0].removeprefix(f"{name}/")
+                stem = normalize("NFC", posixpath.splitext(entry.path)[0].removeprefix(f"{name}/"))  # macOS writes NFD
                 found.setdefault(stem, {side: [] for side in SIDES})[name].append(entry.path)
     for stem in sorted(found):
         paths = found[stem]
@@ -167,10 +168,16 @@ def _in_tar(uri: str, shard: str, reader: RangeReader) -> Iterator[PairRef | Unp
     problem: ItemError | None = None
     try:
         for member in tar_members(reader):
+            if not is_image(member.name):
+                continue
             stem, side = posixpath.splitext(posixpath.splitext(member.name)[0])
-            if is_image(member.name) and side[1:] in SIDES and not member.problem:
-                sides = waiting.setdefault(stem, {name: [] for name in SIDES})
-                sides[side[1:]].append(Side(uri, "tar", member.offset, member.length))
+            name = side[1:].lower()
+            if member.problem or name not in SIDES:
+                why = str(member.problem) if member.problem else "neither NAME.degraded.EXT nor NAME.clean.EXT"
+                yield Unpaired(f"{shard}/{member.name}", why)
+                continue
+            sides = waiting.setdefault(normalize("NFC", stem), {side: [] for side in SIDES})
+            sides[name].append(Side(uri, "tar", member.offset, member.length))
     except ItemError as error:  # what was found before the break is good
         problem = error
     for stem, sides in waiting.items():

@@ -227,7 +227,8 @@ def gather(
         "pairs": "degraded/ and clean/ must hold pictures of the same names",
         "shards": "shards must hold KEY.degraded.png and KEY.clean.png, or the columns degraded and clean",
     }
-    check_enough(len(refs), f"{len(unpaired)} without a counterpart{first}", layouts[form], key, uri)
+    remedy = layouts[form] if unpaired or not refs else "add pairs"
+    check_enough(len(refs), f"{len(unpaired)} without a counterpart{first}", remedy, key, uri)
     return refs, unpaired
 
 

@@ -34,6 +34,9 @@ def test_list(tmp_path: Path) -> None:
     assert (one["name"], one["task"], one["parameters"], one["metrics"]) == ("haze", "haze", 10, {"psnr_gain_db": 9.1})
     assert one["encoder_sha256"] == "e" * 64 and "b" * 12 + "  " + "e" * 12 in adapters.text(found)
     assert "psnr_gain_db 9.1" in adapters.text(found)
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "config.json").write_text('{"names": []}')
+    assert adapters.run(str(tmp_path), StorageSettings()) == found
 
 
 def test_not_an_adapter(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 # ruff: noqa: F811 - `preset` is a fixture that lies with the tests of the models
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fdi_lib.errors import ManifestError
+from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
@@ -80,3 +81,22 @@ def test_prototypes_come_from_the_same_stream_and_need_their_pairs(preset: Path,
     with pytest.raises(ManifestError, match=r"haze: 1\d fit pairs to learn from, at least 32 are needed"):
         bank.build(_manifest(preset, tmp_path / "x", pairs=pairs, held_out_fraction=0.3, prototypes=8))
     assert not (tmp_path / "x").exists()
+
+
+def test_an_output_that_is_something_elses_or_cannot_be_written_is_refused_first(preset: Path, tmp_path: Path) -> None:
+    merge, adapter = [str(preset / "bank")], tmp_path / "adapter"
+    (tmp_path / "file").write_text("")
+    shutil.copytree(preset / "adapters" / "haze", adapter)
+    before = (adapter / "config.json").read_bytes()
+    for output, wrong in ((adapter, "no bank's"), (tmp_path / "file" / "bank", "file")):
+        with pytest.raises(FDIError, match=wrong):
+            bank.build(_manifest(preset, output, merge=merge))
+    assert (adapter / "config.json").read_bytes() == before and not (adapter / "bank.safetensors").exists()
+    with pytest.raises(ManifestError, match="is not on this machine"):
+        bank.build(_manifest(preset, tmp_path / "bank", merge=["s3://b/bank"]))
+    assert not (tmp_path / "bank").exists()
+    bank.build(_manifest(preset, tmp_path / "bank", merge=[f"file://{preset}/bank"]))
+    assert (
+        ReferenceBank.from_pretrained(tmp_path / "bank").names == ReferenceBank.from_pretrained(preset / "bank").names
+    )
+    bank.build(_manifest(preset, tmp_path / "bank", merge=merge))  # a bank is made again

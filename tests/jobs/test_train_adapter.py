@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fdi_lib.errors import FDIError, ManifestError, WeightsError
+from fdi_lib.errors import FDIError, ManifestError, RunConflictError, WeightsError
 from fdi_lib.manifest import StorageSettings, TrainManifest
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.storage.store import Store
@@ -88,7 +88,7 @@ def test_an_adapter_is_trained_once(pairs: Path, preset: Path, tmp_path: Path) -
     assert adapters.run(str(tmp_path), StorageSettings())["adapters"][0]["metrics"]["psnr_in"] > 0
     assert FDIAdapter.from_pretrained(tmp_path / "haze").config.task == "haze"
     assert len(losses(tmp_path / "haze")) == 6
-    work = next(path for path in (tmp_path / "haze.training").iterdir() if path.is_dir())
+    (work,) = (tmp_path / "haze.training").glob("haze-*")
     assert list(work.glob("tensorboard/events*")) and list(work.glob("images/step-*.png"))
     again = train.run(manifest.model_copy(update={"workers": 1}))
     assert again["already_done"]
@@ -216,7 +216,9 @@ def test_a_pair_that_was_mended_is_learnt_from(pairs: Path, preset: Path, tmp_pa
     manifest = settings(mine, preset, tmp_path / "haze", steps=3)
     first = train.run(manifest)
     Image.fromarray(255 - np.asarray(Image.open(mine / "degraded" / "3.png"))).save(mine / "degraded" / "3.png")
-    second = train.run(manifest)
+    with pytest.raises(RunConflictError, match=r"trained with other settings or data.*replace=true"):
+        train.run(manifest)
+    second = train.run(manifest.model_copy(update={"replace": True}))
     assert not second["already_done"] and second["training_sha256"] != first["training_sha256"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +66,27 @@ def test_tars_hold_key_degraded_and_key_clean(tmp_path):
     alone = listed(tmp_path / "s" / "1.tar", "shards")
     assert [item.name for item in alone] == ["1.tar/x", "1.tar/y"]
     assert contents(tmp_path / "s" / "1.tar", alone[:1]) == [(b"d x", b"c x")]
+
+
+def test_names_are_compared_as_people_read_them(tmp_path):
+    composed, decomposed = (normalize(form, "Müller") for form in ("NFC", "NFD"))
+    files = {f"degraded/{composed}.png": b"d", f"clean/{decomposed}.png": b"c"}
+    files["s/1.tar"] = tar_bytes([(f"{composed}.Degraded.png", b"d"), (f"{decomposed}.CLEAN.png", b"c")])
+    write(tmp_path, files)
+    (pair,), (tarred,) = listed(tmp_path, "pairs"), listed(tmp_path, "shards")
+    assert pair.name == composed and contents(tmp_path, [pair, tarred]) == [(b"d", b"c")] * 2
+
+
+def test_pictures_of_a_tar_that_are_no_side_are_named(tmp_path):
+    members = [("x.degraded.png", b"d"), ("x.clean.png", b"c"), ("y.before.png", b"b"), ("z.png", b"z"), ("a.txt", b"")]
+    write(tmp_path, {"1.tar": tar_bytes(members)})
+    with tarfile.open(tmp_path / "1.tar", "a") as tar:
+        link = tarfile.TarInfo("l.clean.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "x.clean.png"
+        tar.addfile(link)
+    left = {item.name: item.detail for item in listed(tmp_path, "shards") if isinstance(item, Unpaired)}
+    assert list(left) == ["1.tar/y.before.png", "1.tar/z.png", "1.tar/l.clean.png"]
+    assert "neither NAME.degraded" in left["1.tar/z.png"] and "a link" in left["1.tar/l.clean.png"]
 
 
 @pytest.mark.parametrize("struct", [False, True])

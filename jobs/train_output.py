@@ -1,0 +1,103 @@
+"""Whose the output of a training is: free, this recipe's and finished, or somebody else's; and one training at a time.
+
+Does NOT know what is trained, nor what is written there (``train_result.py``, ``train_compact.py``).
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fdi_lib.errors import LeaseError, RunConflictError
+from fdi_lib.manifest import TrainManifest
+from fdi_lib.storage.lease import held
+from fdi_lib.storage.store import Store
+
+_WRITTEN = ("README.md", "config.json", "fdi.safetensors", "adapter.safetensors", "base.safetensors",
+            "encoder.safetensors", "training-log.jsonl")  # fmt: skip
+_REMEDY = "name another output, or add replace=true to write over it"
+
+
+def check_free(manifest: TrainManifest) -> None:
+    """Refuse an output that is not this training's, nor an earlier one's of the same task, unless it may be replaced.
+
+    Raises:
+        RunConflictError: says what is there.
+    """
+    for output, task in outputs(manifest):
+        output.check(for_writing=True)
+        told = _told(output, "training.json")
+        # Without it, a config of the same task is what an interrupted run left: that comes first, training.json last.
+        known = _told(output, "config.json") if told is None else told
+        there = next((name for name in _WRITTEN if output.exists(name)), None) if told is None else "training.json"
+        ours = known is not None and known.get("task") == task and "training_sha256" in known
+        if there and not ours and not manifest.replace:
+            of = f"{known['task']}'s" if known and "task" in known else "no training's of this project"
+            raise RunConflictError(f"{output.uri(there)} is there, and {of}; {_REMEDY}")
+
+
+def finished(manifest: TrainManifest, recipe: str) -> dict[str, Any] | None:
+    """The summary of an earlier run of the same recipe; None where there is none.
+
+    Raises:
+        RunConflictError: another recipe's result is there, and may not be replaced.
+    """
+    found = [_told(output, "training.json") for output, _ in outputs(manifest)]
+    for (output, _), told in zip(outputs(manifest), found, strict=True):
+        if told is not None and told.get("training_sha256") != recipe and not manifest.replace:
+            steps = f"{told['steps']} steps, " if "steps" in told else ""
+            raise RunConflictError(
+                f"{output.uri()}: was trained with other settings or data ({steps}recipe "
+                f"{str(told.get('training_sha256'))[:12]}, now {recipe[:12]}); {_REMEDY}"
+            )
+    if any(told is None or told.get("training_sha256") != recipe for told in found):
+        return None
+    return found[0]
+
+
+def outputs(manifest: TrainManifest) -> list[tuple[Store, str | None]]:
+    """Where weights go, and the task that they are of: the first holds the summary of all."""
+    root = Store.open(manifest.output, manifest.storage)
+    if not manifest.tasks:
+        return [(root, manifest.task)]
+    each = [(Store.open(f"{manifest.output}/{name}", manifest.storage), name) for name in manifest.names]
+    return [(root, "+".join(manifest.names)), *each]
+
+
+@contextmanager
+def one_at_a_time(manifest: TrainManifest) -> Iterator[None]:
+    """Hold the lease of this training's checkpoints for the block: two would mix their logs and remove their files.
+
+    Raises:
+        LeaseError: another process trains the same, or took it over.
+    """
+    name = "+".join(manifest.names) or manifest.model
+    store = Store.open(f"{manifest.checkpoint.uri}/{name}", manifest.storage)
+    lost = threading.Event()
+
+    def stop() -> None:
+        lost.set()
+        _thread.interrupt_main()
+
+    try:
+        with held(store, stop):
+            yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise LeaseError(f"{store.uri()}: another process trains this now; this one stopped") from None
+        raise
+
+
+def _told(output: Store, name: str) -> dict[str, Any] | None:
+    """A JSON object of the output; empty where the file is none, None where there is no file."""
+    if not output.exists(name):
+        return None
+    try:
+        told = json.loads(output.read(name))
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
