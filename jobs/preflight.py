@@ -5,12 +5,16 @@ Does NOT know what the job does with the images, nor the cluster (``pool.py``).
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fdi_lib.manifest import RestoreManifest
 from fdi_lib.storage.inventory import check_inventory
 from fdi_lib.storage.store import Store
 from jobs.parts import Parts
+
+log = logging.getLogger(__name__)
 
 
 def preflight(manifest: RestoreManifest, parts: Parts) -> dict[str, Any]:
@@ -28,6 +32,18 @@ def preflight(manifest: RestoreManifest, parts: Parts) -> dict[str, Any]:
     models = parts.describe(manifest.models)
     adapters = models.get("adapters", {})
     manifest.restore.check_adapters(adapters)
+    if manifest.restore.mode == "composite":
+        _warn_of_strangers({name: told.get("together", ()) for name, told in adapters.items()})
     if manifest.source.format == "inventory":
         check_inventory(source, adapters.keys() - manifest.restore.disabled)
     return models
+
+
+def _warn_of_strangers(together: Mapping[str, Collection[str]]) -> None:
+    """Say which adapters were trained together, where others may guide the base at once with them or one another."""
+    if len(together) > 1 and any(set(others) < set(together) for others in together.values()):
+        sets = sorted({" + ".join(sorted(others)) for others in together.values() if others})
+        log.warning(
+            "restore.mode composite: adapters that were not trained together restore badly at once; trained together: "
+            "%s of %s", ", ".join(sets) or "none", ", ".join(sorted(together)),
+        )  # fmt: skip

@@ -128,7 +128,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
             "fdi_sha256": file_sha256(folder / "fdi.safetensors"),
             "config_sha256": file_sha256(folder / "config.json"),  # start, steps, tone: they change what it does
             "licence": _licence(folder),
-        }
+        } | ({"together": config["together"]} if config.get("together") else {})
     return described
 
 

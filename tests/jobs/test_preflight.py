@@ -59,3 +59,33 @@ def test_an_inventory_may_not_name_what_is_disabled(tmp_path: Path) -> None:
     restore = RestoreSettings(adapters={"noise": {"enabled": False}})
     with pytest.raises(ManifestError, match=r"list\.csv:2: adapter = 'noise': .* haze, scratch"):
         preflight(wanted.model_copy(update={"restore": restore}), PARTS)
+
+
+@pytest.mark.parametrize(("sets", "said"), [((), "none of"), (("haze", "noise"), "haze + noise of")])
+def test_adapters_that_were_not_trained_together_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sets: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    wanted = manifest(tmp_path / "in", str(tmp_path / "out"))
+    composite = wanted.model_copy(update={"restore": RestoreSettings(mode="composite")})
+
+    def describe(models: Any) -> dict[str, Any]:
+        found: dict[str, Any] = fakes.describe(models)
+        for name in sets:
+            found["adapters"][name] = {"together": list(sets)}
+        return found
+
+    parts = Parts(describe, fakes.view_spec, fakes.make_classifier, fakes.make_restorer)
+    preflight(wanted, parts)
+    assert "trained together" not in caplog.text
+    preflight(composite, parts)
+    assert f"trained together: {said} haze, noise, scratch" in caplog.text
+
+
+def test_adapters_that_were_all_trained_together_need_no_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    wanted = manifest(tmp_path / "in", str(tmp_path / "out"))
+    names = ("haze", "noise")
+    parts = Parts(lambda models: {"adapters": {name: {"together": names} for name in names}})
+    preflight(wanted.model_copy(update={"restore": RestoreSettings(mode="composite")}), parts)
+    assert "trained together" not in caplog.text
