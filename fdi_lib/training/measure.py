@@ -229,24 +229,25 @@ def _clean(tiles: list[Tile], restorer: RestorerLike, seed: int) -> dict[str, An
     }
 
 
+MIXTURE_FIGURES = ("n", "f1", "psnr_in", "psnr_best_single", "psnr_out", "psnr_out_classified",
+                   "gain_over_best_single_db", "gain_over_best_single_db_classified")  # fmt: skip
+
+
 def _mixtures(samples: list[Sample], restorer: RestorerLike, mode: Mode) -> dict[str, Any]:
     """F1 of the adapters found; gain over the better of the two adapters alone, chosen anew for every tile."""
     if not samples:
-        return {"n": 0, "f1": None, "gain_over_best_single_db": None, "gain_over_best_single_db_classified": None}
+        return dict.fromkeys(MIXTURE_FIGURES) | {"n": 0}
     decisions = restorer.classify([s.pixels for s in samples])
     alone = [
         _psnr(samples, _restored(samples, [_known([s.applied[i]], mode) for s in samples], restorer)) for i in (0, 1)
     ]
     both = _psnr(samples, _restored(samples, [_known(s.applied, mode) for s in samples], restorer))
     chosen = _psnr(samples, _restored(samples, decisions, restorer))
-    pairs = zip(samples, decisions, strict=True)
-    figures = {
-        "n": len(samples),
-        "f1": np.mean([metrics.set_f1(s.applied, [n for n, _ in d.adapters]) for s, d in pairs]),
-        "gain_over_best_single_db": (both - np.maximum(*alone)).mean(),
-        "gain_over_best_single_db_classified": (chosen - np.maximum(*alone)).mean(),
-    }
-    return _rounded(figures)
+    pairs, best = zip(samples, decisions, strict=True), np.maximum(*alone)
+    f1 = np.mean([metrics.set_f1(s.applied, [n for n, _ in d.adapters]) for s, d in pairs])
+    means = (x.mean() for x in (_psnr(samples, [s.pixels for s in samples]), best, both, chosen))
+    values = (len(samples), f1, *means, (both - best).mean(), (chosen - best).mean())
+    return _rounded(dict(zip(MIXTURE_FIGURES, values, strict=True)))
 
 
 def _unknown(data: EvaluationSet, residuals: dict[str, list[float]], restorer: RestorerLike) -> dict[str, Any]:
