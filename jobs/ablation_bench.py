@@ -29,7 +29,8 @@ from fdi_lib.manifest import TrainManifest
 from fdi_lib.training.adapter import AdapterTraining, LossWeights
 from fdi_lib.training.measure import scores
 from jobs.bench_recipes import degraded, short, trained
-from jobs.train_plan import Clean, bank_of, data_of, plan_of
+from jobs.train_data import Clean, data_of
+from jobs.train_plan import bank_of, plan_of
 
 TASKS = ("haze", "low_light", "noise", "scratch")
 # Variant -> adapter.parts, as in the paper's order; the frozen base by itself is an adapter that learnt nothing.

@@ -12,7 +12,7 @@ from fdi_lib.core.protocol import Sample, degrade_tile, spread
 from fdi_lib.manifest import TrainManifest, load_manifest
 from fdi_lib.models.device import accelerator
 from fdi_lib.training.adapter import AdapterTraining, train_adapter
-from fdi_lib.training.pairs import PairSource
+from fdi_lib.training.crops import PairSource
 from fdi_lib.training.pictures import Split
 from jobs.evaluate import split_tiles
 from jobs.train_plan import Plan

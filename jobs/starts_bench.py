@@ -56,7 +56,8 @@ from jobs.starts_table import (
     summary,
     with_steps,
 )
-from jobs.train_plan import Clean, bank_folder, bank_of, data_of, plan_of
+from jobs.train_data import Clean, data_of
+from jobs.train_plan import bank_folder, bank_of, plan_of
 
 _FILE = "starts.json"
 _TILES = 12

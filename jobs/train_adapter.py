@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.presets import describe
 from fdi_lib.training.checkpoint import AVERAGE
-from fdi_lib.training.pairs import PairSource
+from fdi_lib.training.crops import PairSource
 from jobs import train_pairs
 from jobs.pool import joined
+from jobs.train_data import Clean, data_of
 from jobs.train_output import check_free, finished
-from jobs.train_plan import Clean, bank_of, data_of, plan_of
+from jobs.train_plan import bank_of, plan_of
 from jobs.train_ray import needs, train_on_ray
 from jobs.train_result import publish_trained
 

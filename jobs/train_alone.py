@@ -21,8 +21,9 @@ from fdi_lib.models.device import accelerator
 from fdi_lib.training.adapter import HeldOut, train_adapter
 from fdi_lib.training.pictures import shared
 from jobs import train_compact
+from jobs.train_data import Clean, data_of, synthetic
 from jobs.train_output import check_free, finished
-from jobs.train_plan import Clean, Plan, absolute, bank_of, data_of, plan_of, synthetic
+from jobs.train_plan import Plan, absolute, bank_of, plan_of
 from jobs.train_result import publish_trained
 from jobs.train_storage import local_folder
 

@@ -20,8 +20,9 @@ from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, shared, training_tiles
 from fdi_lib.training.scenes import Scenes
 from jobs.train_checks import check_recipes, check_trackers
+from jobs.train_data import TILE_PX
 from jobs.train_output import check_free, finished
-from jobs.train_plan import TILE_PX, fit_settings, recipe_of
+from jobs.train_plan import fit_settings, recipe_of
 from jobs.train_storage import local_folder
 
 

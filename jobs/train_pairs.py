@@ -30,10 +30,11 @@ from fdi_lib.models.presets import ModelFolders, adapter_folders, compact_folder
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.storage.pairs import PairRef
 from fdi_lib.storage.store import Store
+from fdi_lib.training.crops import Pair
 from fdi_lib.training.measure import EvaluationSet, measure
 from fdi_lib.training.own import confusion, entry_from_pairs
 from fdi_lib.training.pair_checks import accepted, table
-from fdi_lib.training.pairs import Pair, StoredPairs, split
+from fdi_lib.training.pairs import StoredPairs, split
 from jobs.pair_stream import PairStream, pair_reports
 from jobs.pool import cluster
 from jobs.train_plan import bank_folder

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,11 @@ from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256, is_repository
 from fdi_lib.models.presets import compact_folder, encoder_files
 from fdi_lib.models.stable_diffusion import load_base
-from fdi_lib.storage.pairs import PairRef
 from fdi_lib.training.adapter import NOISY_STARTS, AdapterTraining, LossWeights, fresh_adapter
 from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pairs import SyntheticPairs, Tiles, gather, split
-from fdi_lib.training.pictures import Picture, identity_of, read_list, training_tiles
-from fdi_lib.training.together import MixedPairs, Together, TogetherTraining
-from jobs.train_checks import check_base_of, check_form_of, check_latents, check_recipes, check_trackers
+from fdi_lib.training.together import Together, TogetherTraining
+from jobs.train_checks import check_base_of, check_form_of, check_latents, check_trackers
 
-TILE_PX = 144
 # What may change between two runs of the same training; weights count by their hashes, wherever they lie.
 _FREE: dict[str, Any] = {
     "output": True, "workers": True, "worker": True, "max_failures": True, "checkpoint": True, "watch": True,
@@ -137,50 +132,6 @@ def fit_settings(manifest: TrainManifest) -> FitSettings:
     given: dict[str, Any] = {name: getattr(manifest, name) for name in names}
     watch, checkpoint = manifest.watch, manifest.checkpoint
     return FitSettings(**given, log_every_steps=watch.log_every_steps, checkpoint_every_steps=checkpoint.every_steps)
-
-
-@dataclass(frozen=True)
-class Clean:
-    """Clean tiles with a recipe: to learn from, held out (of other pictures), from how many pictures, and which."""
-
-    learnt: SyntheticPairs
-    held_out: SyntheticPairs
-    pictures: int
-    identity: list[str]
-
-
-def data_of(manifest: TrainManifest) -> Clean | list[PairRef]:
-    """What is learnt from: made pairs, already parted, or stored ones, not yet looked at.
-
-    Raises:
-        ManifestError: there are too few, or they can't be read.
-    """
-    data, seed = manifest.data, manifest.seed
-    if data.kind != "clean":
-        return gather(data.uri, data.kind, data.storage)[0]
-    pictures = read_list(Path(data.pictures), Path(data.uri), "train")
-    tasks = (data.degradation,) if data.degradation else manifest.names
-    check_recipes(tasks, "data.degradation" if data.degradation else "tasks" if manifest.tasks else "task")
-    if manifest.crop_px > TILE_PX:
-        raise ManifestError(
-            "larger than the tiles that clean pictures are cut into",
-            key="crop_px",
-            value=str(manifest.crop_px),
-            remedy=f"use at most {TILE_PX}",
-        )
-    sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
-    learnt, held = (synthetic(_tiles_of(tuple(side), seed), tasks) for side in sides)
-    return Clean(learnt, held, len(sides[0]), identity_of(pictures))
-
-
-def synthetic(tiles: Tiles, tasks: Sequence[str]) -> SyntheticPairs:
-    """Clean tiles with the recipe of one degradation, or with those of several, alone and in twos."""
-    return SyntheticPairs(tiles, tasks[0]) if len(tasks) == 1 else MixedPairs(tiles, tasks)
-
-
-@lru_cache(maxsize=2)  # one after the other, adapters learn from the same pictures
-def _tiles_of(pictures: tuple[Picture, ...], seed: int) -> np.ndarray:
-    return training_tiles(pictures, TILE_PX, seed)
 
 
 def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> str:

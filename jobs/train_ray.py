@@ -27,8 +27,8 @@ from fdi_lib.errors import FDIError, ManifestError, WeightsError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.training.adapter import HeldOut
 from fdi_lib.training.checkpoint import LOG
+from fdi_lib.training.crops import PairSource
 from fdi_lib.training.loop import DivergedError, fit
-from fdi_lib.training.pairs import PairSource
 from fdi_lib.training.samples import Batch, Shard, echoed, to_batch
 from fdi_lib.training.watch import Watch
 from jobs.capacity import Amount
@@ -125,7 +125,7 @@ def on_a_worker(manifest: TrainManifest, work: Callable[..., R], *given: Any) ->
 
 
 def _name(plan: Plan) -> str:
-    return f"{plan.config.task}-{plan.recipe[:12]}"
+    return f"{'+'.join(plan.manifest.names)}-{plan.recipe[:12]}"
 
 
 def _worker(given: Mapping[str, Any]) -> FDIError | None:

@@ -17,7 +17,7 @@ from ray.data import DataContext, ExecutionResources
 from ray.data.block import BlockAccessor
 
 from fdi_lib.manifest.training import TrainWorker
-from fdi_lib.training.pairs import Pair, PairSource
+from fdi_lib.training.crops import Pair, PairSource
 from fdi_lib.training.samples import Samples, Shard
 from jobs.pool import Rest
 from jobs.read_tasks import ReadTasks

@@ -23,8 +23,8 @@ from fdi_lib.models.attach import attached, check_fits
 from fdi_lib.models.base import Base
 from fdi_lib.models.sampling import Schedule, sample, timesteps
 from fdi_lib.training import alone
+from fdi_lib.training.crops import PairSource
 from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pairs import PairSource
 from fdi_lib.training.samples import Batch, Samples, Shard, to_batch
 
 NOISY_STARTS = ("noised_input", "ddim_inversion", "pure_noise")

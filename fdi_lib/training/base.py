@@ -12,39 +12,9 @@ from torch.nn import functional as F
 
 from fdi_lib.models.base import Base
 from fdi_lib.training.alone import fit
+from fdi_lib.training.crops import augmented_crop
 from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.samples import Batch
-
-
-def augmented_crop(
-    tiles: Sequence[np.ndarray] | np.ndarray, crop_px: int, rng: np.random.Generator, *, wide_tones: bool = False
-) -> np.ndarray:
-    """Cut one random crop, flipped, turned and re-toned; sometimes grey.
-
-    Args:
-        tiles: N of them, uint8 T,T,3.
-        crop_px: side of the crop.
-        rng: source of every choice.
-        wide_tones: also vary contrast, black point and saturation as far as undamaged pictures do.
-
-    Returns:
-        float32 crop_px,crop_px,3 in [0, 1], RGB.
-    """
-    tile = tiles[int(rng.integers(len(tiles)))]
-    y, x = rng.integers(0, tile.shape[0] - crop_px + 1, 2)
-    crop = np.rot90(tile[y : y + crop_px, x : x + crop_px], int(rng.integers(4))).astype(np.float32) / 255
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    if rng.random() < 0.5:  # other white balances and tones than the few pictures have
-        crop = np.clip(crop * rng.uniform(0.85, 1.15, 3).astype(np.float32), 0, 1) ** rng.uniform(0.75, 1.3)
-    if rng.random() < 0.15:
-        crop = np.repeat(crop @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
-    if wide_tones and rng.random() < 0.6:
-        grey = crop.mean(axis=2, keepdims=True)
-        crop = grey + (crop - grey) * rng.uniform(0.4, 1.4)
-        low, high = rng.uniform(0, 0.12), rng.uniform(0.75, 1.0)
-        crop = low + (high - low) * np.clip(crop, 0, 1) ** rng.uniform(0.7, 1.4)
-    return np.ascontiguousarray(crop, np.float32)
 
 
 def train_base(

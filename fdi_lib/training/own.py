@@ -19,7 +19,7 @@ from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
-from fdi_lib.training.pairs import Pair
+from fdi_lib.training.crops import Pair
 
 
 def entry_from_pairs(

@@ -20,7 +20,8 @@ from fdi_lib.core.metrics import psnr
 from fdi_lib.errors import ItemError
 from fdi_lib.storage.pairs import PairRef, Read, Unpaired, decode_upright, read_pairs
 from fdi_lib.storage.store import Store
-from fdi_lib.training.pairs import Pair, check_enough
+from fdi_lib.training.crops import Pair
+from fdi_lib.training.pairs import check_enough
 
 _SAME = 1.5 / 255  # pictures whose samples differ by less nowhere are the same: no damage to learn from
 _ODD_EV = 1.0  # exposure shifts that differ by less from the set's median are not remarked on ...

@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,34 +21,11 @@ from fdi_lib.errors import ItemError, ManifestError
 from fdi_lib.manifest import StorageSettings
 from fdi_lib.storage.pairs import Form, PairRef, Unpaired, decode_upright, list_pairs, read_pairs
 from fdi_lib.storage.store import Store
+from fdi_lib.training.crops import Pair, Tiles, augmented_crop
 
 MIN_PAIRS = 8
 _MIB = 2**20
 T = TypeVar("T")
-Pair = tuple[np.ndarray, np.ndarray]
-Tiles = np.ndarray | Sequence[np.ndarray]
-
-
-class PairSource(Protocol):
-    """What a trainer draws from. Picklable; what is large is loaded in the worker, when it is first used."""
-
-    def __len__(self) -> int:
-        """Pairs (or tiles) to draw from: an epoch."""
-
-    def crop(self, index: int, crop_px: int, seed: int) -> Pair:
-        """Return a sample of a pair: (degraded, clean), same crop, flip and turn of both.
-
-        Args:
-            index: of the sample, 0 and up; may exceed ``len``.
-            crop_px: side of the crop.
-            seed: key of every choice, together with ``index``.
-
-        Returns:
-            float32 crop_px,crop_px,3 in [0, 1], RGB, twice.
-
-        Raises:
-            ManifestError: a picture that can't be read, or is smaller than the crop.
-        """
 
 
 class SyntheticPairs:
@@ -74,8 +51,6 @@ class SyntheticPairs:
 
     def crop(self, index: int, crop_px: int, seed: int) -> Pair:
         """See :meth:`PairSource.crop`. Tile, tone, severity and damage are drawn from (seed, index)."""
-        from fdi_lib.training.base import augmented_crop  # brings torch, which tasks that only read pairs don't need
-
         rng = np.random.default_rng([seed, index])
         clean = augmented_crop(self.tiles, crop_px, rng)
         return as_float(quantise(degrade(self.task, clean, rng))), clean

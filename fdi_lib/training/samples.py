@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:  # pairs.py builds on the recipes, which build on this file
-    from fdi_lib.training.pairs import PairSource
+from fdi_lib.training.crops import PairSource
 
 Batch = dict[str, torch.Tensor]
 _ALONE = 1 / 3  # of the samples of adapters that are trained together

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fdi_lib.core.degrade.fields import plane, smooth_field
-from fdi_lib.training.base import augmented_crop
+from fdi_lib.training.crops import augmented_crop
 
 Scenes = Mapping[str, Sequence[np.ndarray] | np.ndarray]
 SIDES = (96, 128, 192, 192, 256, 256)  # px: the whole view is reduced 1 to 2.7 times

@@ -21,8 +21,8 @@ from fdi_lib.models.adapter import AdapterConfig, FDIAdapter, Guidance
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.training.adapter import AdapterTraining, LossWeights
-from fdi_lib.training.base import augmented_crop
-from fdi_lib.training.pairs import Pair, PairSource, SyntheticPairs, Tiles
+from fdi_lib.training.crops import Pair, PairSource, Tiles, augmented_crop
+from fdi_lib.training.pairs import SyntheticPairs
 from fdi_lib.training.samples import Batch, Samples, shares
 
 
