@@ -5,10 +5,10 @@ Does NOT know what is trained, nor what is written there (``train_result.py``, `
 
 from __future__ import annotations
 
-import _thread
 import json
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,19 +77,38 @@ def one_at_a_time(manifest: TrainManifest) -> Iterator[None]:
     """
     name = "+".join(manifest.names) or manifest.model
     store = Store.open(f"{manifest.checkpoint.uri}/{name}", manifest.storage)
-    lost = threading.Event()
+    overtaken = LeaseError(f"{store.uri()}: another process trains this now; this one stopped")
+    with _interruption(overtaken) as stop, held(store, stop):
+        yield
 
-    def stop() -> None:
-        lost.set()
-        _thread.interrupt_main()
 
+@contextmanager
+def _interruption(error: BaseException) -> Iterator[Callable[[], None]]:
+    """Give a function that, called from another thread, raises the error in the block, whatever that waits for.
+
+    By a signal of its own: SIGINT is ignored in what a shell started in the background. Outside the main thread, which
+    alone gets signals, the function does nothing; the lease tells at its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    block, inside = threading.Lock(), True
+
+    def interrupt() -> None:
+        with block:
+            if inside:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    def raise_it(*_: object) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGUSR2, raise_it)
     try:
-        with held(store, stop):
-            yield
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise LeaseError(f"{store.uri()}: another process trains this now; this one stopped") from None
-        raise
+        yield interrupt
+    finally:
+        with block:
+            inside = False
+        signal.signal(signal.SIGUSR2, before)
 
 
 def _told(output: Store, name: str) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def test_a_pin_that_does_not_hold_is_refused_by_every_job(preset: Path, tmp_path
         {"preset": "custom", "adapters": str(preset / "adapters"), **others, **pinned}
     )
     training = _training(tmp_path, others | pinned)
-    pairs = [{"task": "noise", "uri": str(tmp_path)}]
+    pairs = [{"task": "noise", "uri": str(tmp_path / "pairs")}]
     building = BankManifest.model_validate(
         {"kind": "bank", "pairs": pairs, "models": pinned, "output": str(tmp_path / "bank")}
     )

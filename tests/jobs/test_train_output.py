@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -104,7 +105,11 @@ def test_whoever_is_overtaken_stops_and_says_so(tmp_path: Path, monkeypatch: pyt
     store = Store.open(f"{tmp_path}/haze.training/haze", StorageSettings())
     holder = {"host": "elsewhere", "pid": "7", "started": "1", "machine": "another", "nonce": "n"}
     other = json.dumps({"holder": holder, "expires": time.time() + 600, "released": False})
-    with pytest.raises(LeaseError, match="another process trains this now"), one_at_a_time(one):
-        threading.Timer(0.2, store.create, (f"{FOLDER}{99:012d}.json", other.encode())).start()
-        time.sleep(60)
-        raise AssertionError("it was not told")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts commands in the background
+    try:
+        with pytest.raises(LeaseError, match="another process trains this now"), one_at_a_time(one):
+            threading.Timer(0.2, store.create, (f"{FOLDER}{99:012d}.json", other.encode())).start()
+            time.sleep(60)  # a wait outside Python, that nothing but a signal ends
+            raise AssertionError("it was not told")
+    finally:
+        signal.signal(signal.SIGINT, before)
