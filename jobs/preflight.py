@@ -41,7 +41,7 @@ def preflight(manifest: RestoreManifest, parts: Parts) -> dict[str, Any]:
 
 def _warn_of_strangers(together: Mapping[str, Collection[str]]) -> None:
     """Say which adapters were trained together, where others may guide the base at once with them or one another."""
-    if len(together) > 1 and any(set(others) < set(together) for others in together.values()):
+    if len(together) > 1 and any(not set(together) <= set(others) for others in together.values()):
         sets = sorted({" + ".join(sorted(others)) for others in together.values() if others})
         log.warning(
             "restore.mode composite: adapters that were not trained together restore badly at once; trained together: "

@@ -59,7 +59,7 @@ def _trained(plan: Plan, data: Clean, work: Path, workers: int) -> tuple[dict[st
     """The averaged weights, and the last line of the log."""
     m, model = plan.manifest, plan.model()
     model.to(accelerator())
-    learnt = synthetic(shared(data.learnt.tiles, work / "tiles.npy", workers), m.names)
+    learnt = synthetic(shared(data.learnt.tiles, work / "tiles.npy", workers), data.damage)
     judge = HeldOut(model, model.samples(data.held_out, m.crop_px, m.seed), m.watch.validation_crops)
     sizes: dict[str, int] = {"batch": m.batch, "crop_px": m.crop_px, "seed": m.seed, "echo": m.echo}
     sizes["crops"] = plan.crops(len(learnt))

@@ -26,8 +26,9 @@ TILE_PX = 144
 
 @dataclass(frozen=True)
 class Clean:
-    """Clean tiles with a recipe: to learn from, held out (of other pictures), from how many pictures, and which."""
+    """Clean tiles with a recipe: which damage, to learn from, held out (of other pictures), of how many, and which."""
 
+    damage: tuple[str, ...]
     learnt: SyntheticPairs
     held_out: SyntheticPairs
     pictures: int
@@ -55,7 +56,7 @@ def data_of(manifest: TrainManifest) -> Clean | list[PairRef]:
         )
     sides = split(pictures, data.validation_fraction, seed, lambda picture: picture.group_id)
     learnt, held = (synthetic(_tiles_of(tuple(side), seed), tasks) for side in sides)
-    return Clean(learnt, held, len(sides[0]), identity_of(pictures))
+    return Clean(tasks, learnt, held, len(sides[0]), identity_of(pictures))
 
 
 def synthetic(tiles: Tiles, tasks: Sequence[str]) -> SyntheticPairs:

@@ -61,7 +61,10 @@ def test_an_inventory_may_not_name_what_is_disabled(tmp_path: Path) -> None:
         preflight(wanted.model_copy(update={"restore": restore}), PARTS)
 
 
-@pytest.mark.parametrize(("sets", "said"), [((), "none of"), (("haze", "noise"), "haze + noise of")])
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [((), "none of"), (("haze", "noise"), "haze + noise of")],
+)
 def test_adapters_that_were_not_trained_together_are_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, sets: tuple[str, ...], said: str
 ) -> None:
@@ -89,3 +92,11 @@ def test_adapters_that_were_all_trained_together_need_no_word(tmp_path: Path, ca
     parts = Parts(lambda models: {"adapters": {name: {"together": names} for name in names}})
     preflight(wanted.model_copy(update={"restore": RestoreSettings(mode="composite")}), parts)
     assert "trained together" not in caplog.text
+
+
+def test_adapters_whose_companions_are_elsewhere_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    wanted = manifest(tmp_path / "in", str(tmp_path / "out"))
+    parts = Parts(lambda models: {"adapters": {n: {"together": (n, f"{n}2")} for n in ("haze", "noise")}})
+    preflight(wanted.model_copy(update={"restore": RestoreSettings(mode="composite")}), parts)
+    assert "trained together: haze + haze2, noise + noise2 of haze, noise" in caplog.text

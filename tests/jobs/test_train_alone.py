@@ -49,11 +49,12 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize(("echo", "cached_latents"), [(2, 0), (1, 1)])
+@pytest.mark.parametrize(("echo", "cached_latents", "degradation"), [(2, 0, None), (1, 1, "noise")])
 def test_it_takes_the_steps_that_workers_on_ray_take(
-    pictures: Path, preset: Path, tmp_path: Path, echo: int, cached_latents: int
+    pictures: Path, preset: Path, tmp_path: Path, echo: int, cached_latents: int, degradation: str | None
 ) -> None:
     data = {"uri": str(pictures), "pictures": str(pictures / "list.tsv"), "cached_latents": cached_latents}
+    data |= {"degradation": degradation}
     alone, on_ray = (
         TrainManifest.model_validate(settings(pictures, preset, tmp_path / name, echo=echo, data=data))
         for name in ("alone", "ray")
