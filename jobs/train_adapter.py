@@ -24,6 +24,8 @@ from jobs.train_plan import bank_of, plan_of
 from jobs.train_ray import needs, train_on_ray
 from jobs.train_result import publish_trained
 
+_PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
+
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
     """Train what the manifest names; return the summary.
@@ -60,7 +62,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
             summary |= {"left_out": own.left_out} | train_pairs.calibrated(bank, own.entry)
             bank = bank.with_entry(own.entry)
         trained = train_on_ray(plan, learnt, held_out)
-        weights = load_file(trained.folder / AVERAGE)
+        weights = {k.removeprefix(_PREFIX): value for k, value in load_file(trained.folder / AVERAGE).items()}
         shutil.rmtree(trained.folder)
         summary = plan.summary(len(learnt), len(held_out), pictures) | summary
         summary |= {"best": trained.best, "last": trained.last}

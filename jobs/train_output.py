@@ -46,17 +46,17 @@ def finished(manifest: TrainManifest, recipe: str) -> dict[str, Any] | None:
     Raises:
         RunConflictError: another recipe's result is there, and may not be replaced.
     """
-    found = [_told(output, "training.json") for output, _ in outputs(manifest)]
-    for (output, _), told in zip(outputs(manifest), found, strict=True):
+    found = []
+    for output, _ in outputs(manifest):
+        told = _told(output, "training.json")
+        found.append(told if told is not None and told.get("training_sha256") == recipe else None)
         if told is not None and told.get("training_sha256") != recipe and not manifest.replace:
             steps = f"{told['steps']} steps, " if "steps" in told else ""
             raise RunConflictError(
                 f"{output.uri()}: was trained with other settings or data ({steps}recipe "
                 f"{str(told.get('training_sha256'))[:12]}, now {recipe[:12]}); {_REMEDY}"
             )
-    if any(told is None or told.get("training_sha256") != recipe for told in found):
-        return None
-    return found[0]
+    return None if None in found else found[0]
 
 
 def outputs(manifest: TrainManifest) -> list[tuple[Store, str | None]]:

@@ -144,12 +144,11 @@ def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> st
     free["data"] |= set() if manifest.data.versions > 1 else {"versions"}
     free["data"] |= set() if manifest.data.cached_latents else {"cached_latents"}
     dials = manifest.model_dump_json(exclude=free)
-    if manifest.initial:
-        for folder in initial_folders(manifest):
-            initial = folder / f"{manifest.model}.safetensors"
-            if not initial.is_file():
-                raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
-            weights += (file_sha256(initial),)
+    for folder in initial_folders(manifest):
+        initial = folder / f"{manifest.model}.safetensors"
+        if not initial.is_file():
+            raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
+        weights += (file_sha256(initial),)
     return hashlib.sha256(json.dumps([dials, list(data), list(weights)]).encode()).hexdigest()
 
 
@@ -201,9 +200,10 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
     """
     check_trackers(manifest.watch.trackers)
     made, key = manifest.data.kind == "clean", "tasks" if manifest.tasks else "task"
-    for name in set(manifest.names) - set(bank.names) if made else ():
+    missing = [name for name in manifest.names if made and name not in bank.names]
+    if missing:
         remedy = "add it with `fdi bank build` first"
-        raise ManifestError("the bank has no FDI for it", key=key, value=name, remedy=remedy)
+        raise ManifestError("the bank has no FDI for it", key=key, value=missing[0], remedy=remedy)
     frozen = _base(manifest)
     base, found_sha256 = load_base(frozen.uri, frozen.revision), str(frozen.sha256)
     if manifest.crop_px % base.multiple_px:

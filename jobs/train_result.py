@@ -17,8 +17,6 @@ from jobs.cards import adapter_card
 from jobs.train_plan import Plan
 from jobs.train_storage import publish
 
-_PREFIX = "adapter."  # of the trained parameters' names, see AdapterTraining
-
 
 def publish_trained(
     plan: Plan,
@@ -32,41 +30,32 @@ def publish_trained(
 
     Args:
         plan: that was carried out.
-        weights: by the names that they have in :class:`AdapterTraining`.
+        weights: of the adapter, or of :class:`Together`, by name.
         bank: that holds the tasks.
         log: lines of JSON.
         summary: of the training, so far.
-        measured: of one adapter, see :func:`publish_adapter`.
+        measured: measures the one adapter in a folder; what it finds joins the summary.
     """
     made = plan.untrained()
-    made.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights.items()})
+    made.load_state_dict(weights)
     if isinstance(made, FDIAdapter):
-        return publish_adapter(plan, made, bank, log, summary, measured)
+        return _publish(plan, made, bank, log, summary, measured)
     for k, name in enumerate(plan.manifest.names):
-        publish_adapter(plan.alone(k), made[k], bank, log, summary | {"task": name})
+        _publish(plan.alone(k), made[k], bank, log, summary | {"task": name}, None)
     output = Store.open(plan.manifest.output, plan.manifest.storage)
     output.replace("training.json", json.dumps(summary, indent=1).encode() + b"\n")
     return summary
 
 
-def publish_adapter(
+def _publish(
     plan: Plan,
     adapter: FDIAdapter,
     bank: ReferenceBank,
     log: str,
     summary: dict[str, Any],
-    measured: Callable[[Path], Any] | None = None,
+    measured: Callable[[Path], Any] | None,
 ) -> dict[str, Any]:
-    """Write the adapter's folder where the manifest says; return the summary that lies in it.
-
-    Args:
-        plan: that was carried out.
-        adapter: its result.
-        bank: that holds its task.
-        log: lines of JSON.
-        summary: of the training, so far.
-        measured: measures the adapter in a folder; what it finds joins the summary.
-    """
+    """Write one adapter's folder where the plan's manifest says; return the summary that lies in it."""
     m = plan.manifest
     with TemporaryDirectory(prefix="fdi-adapter-") as parent:
         folder = Path(parent, plan.config.task)

@@ -52,8 +52,14 @@ class SyntheticPairs:
     def crop(self, index: int, crop_px: int, seed: int) -> Pair:
         """See :meth:`PairSource.crop`. Tile, tone, severity and damage are drawn from (seed, index)."""
         rng = np.random.default_rng([seed, index])
-        clean = augmented_crop(self.tiles, crop_px, rng)
-        return as_float(quantise(degrade(self.task, clean, rng))), clean
+        clean = degraded = augmented_crop(self.tiles, crop_px, rng)
+        for name in self.damage(index, seed):
+            degraded = degrade(name, degraded, rng)
+        return as_float(quantise(degraded)), clean
+
+    def damage(self, index: int, seed: int) -> Sequence[str]:
+        """Names of what is done to a sample, in order."""
+        return (self.task,)
 
     @property
     def tiles(self) -> Tiles:

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import nn
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.core.order import in_order_of_damage
-from fdi_lib.core.protocol import as_float, quantise
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter, Guidance
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
 from fdi_lib.training.adapter import AdapterTraining, LossWeights
-from fdi_lib.training.crops import Pair, PairSource, Tiles, augmented_crop
+from fdi_lib.training.crops import PairSource, Tiles
 from fdi_lib.training.pairs import SyntheticPairs
 from fdi_lib.training.samples import Batch, Samples, shares
 
@@ -38,15 +35,10 @@ class MixedPairs(SyntheticPairs):
         super().__init__(tiles, "+".join(tasks))
         self._tasks = tuple(tasks)
 
-    def crop(self, index: int, crop_px: int, seed: int) -> Pair:
-        """See :meth:`PairSource.crop`."""
-        rng = np.random.default_rng([seed, index])
-        clean = augmented_crop(self.tiles, crop_px, rng)
+    def damage(self, index: int, seed: int) -> list[str]:
+        """See :meth:`SyntheticPairs.damage`."""
         weight_K = shares(index, seed, len(self._tasks))
-        degraded = clean
-        for name in in_order_of_damage(name for name, weight in zip(self._tasks, weight_K, strict=True) if weight):
-            degraded = degrade(name, degraded, rng)
-        return as_float(quantise(degraded)), clean
+        return in_order_of_damage(name for name, weight in zip(self._tasks, weight_K, strict=True) if weight)
 
 
 class Together(nn.Module):

@@ -6,7 +6,7 @@ import torch
 
 from fdi_lib.models.adapter import AdapterConfig
 from fdi_lib.models.base import Base
-from fdi_lib.training import together
+from fdi_lib.training import pairs
 from fdi_lib.training.adapter import AdapterTraining, HeldOut, LossWeights, fresh_adapter, train_adapter
 from fdi_lib.training.loop import FitSettings
 from fdi_lib.training.samples import shares, to_batch
@@ -51,7 +51,7 @@ def test_samples_have_one_degradation_or_two_and_all_take_part_alike():
 
 def test_a_sample_has_the_damage_that_its_weights_say(monkeypatch):
     done = []
-    monkeypatch.setattr(together, "degrade", lambda name, image, rng: (done.append(name), image)[1])
+    monkeypatch.setattr(pairs, "degrade", lambda name, image, rng: (done.append(name), image)[1])
     for i in range(40):
         done.clear()
         PAIRS.crop(i, 32, 3)
