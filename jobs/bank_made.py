@@ -24,7 +24,7 @@ from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.presets import encoder_files
 from fdi_lib.training.bank import build_bank
 from fdi_lib.training.encoder import quantised
-from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles
+from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles, whole_pictures
 from fdi_lib.training.scenes import clean_scene
 from jobs.train_storage import local_folder
 
@@ -47,7 +47,9 @@ def made_bank(
     scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
     content = [quantised(clean_scene(scenes, rng, _SCENE_SIDES)) for _ in range(_CONTENT)]
     reference = content[:_REFERENCES]
-    held_out, weights = _clean_images(read_list(table, root, "calibration"), rng)
+    calibration = read_list(table, root, "calibration")
+    held_out, weights = _clean_images(calibration, rng)
+    whole, whole_weights = _whole(calibration)
     bank = build_bank(
         encoder,
         encoder_sha256,
@@ -56,6 +58,8 @@ def made_bank(
         reference,
         held_out,
         weights,
+        whole=whole,
+        whole_weights=whole_weights,
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
         prototypes=manifest.prototypes,
@@ -65,7 +69,7 @@ def made_bank(
     )
     for name in made.spread_only:
         bank = bank.without(name)
-    return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out)}
+    return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out), "whole": len(whole)}
 
 
 def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
@@ -84,11 +88,25 @@ def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[li
         chosen = rng.permutation(len(found))[: _PER_PICTURE if picture.kind == "photo" else 1]
         images += [found[i] for i in chosen]
         owners += [picture] * len(chosen)
-    grey = np.array([0.299, 0.587, 0.114])
-    for i in range(0, len(images), 8):
-        images[i] = np.repeat(np.rint(images[i] @ grey).astype(np.uint8)[..., None], 3, axis=2)
+    _some_made_grey(images)
     tiles = Counter(owner.group_id for owner in owners)
     return images, np.array([(owner.kind != "garment") / tiles[owner.group_id] for owner in owners])
+
+
+def _whole(pictures: list[Picture]) -> tuple[list[np.ndarray], list[float]]:
+    """Whole photographs, each at several reductions, some made grey, and their weights: photographs count alike."""
+    found = list(whole_pictures(pictures))
+    sizes = Counter(picture.group_id for picture, _ in found)
+    images = [image for _, image in found]
+    _some_made_grey(images)
+    return images, [1 / sizes[picture.group_id] for picture, _ in found]
+
+
+def _some_made_grey(images: list[np.ndarray]) -> None:
+    """Every eighth: scans may be grey."""
+    for i in range(0, len(images), 8):
+        luma = images[i] @ np.array([0.299, 0.587, 0.114])
+        images[i] = np.repeat(np.rint(luma).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def main(argv: list[str]) -> int:

@@ -33,14 +33,16 @@ def holds(bank: ReferenceBank) -> dict[str, Any]:
             "pairs": bank.entry(name).pairs,
             "explained_by_mean": round(bank.entry(name).spread, 3),
             "amplitude": round(float(t.single_K[k]), 2),
-            "limit": round(float(t.limit_K[k]), 2),
+            "limit": round(float(t.detail.limit_K[k]), 2),
+            "limit_whole": round(float(t.whole.limit_K[k]), 2),
             "nearest": None if alone else bank.names[int(cosine_KK[k].argmax())],
             "nearest_cosine": None if alone else round(float(cosine_KK[k].max()), 3),
             "severities": _severities(bank, bank.entry(name)),
         }
         for k, name in enumerate(bank.names)
     }
-    limits = {"unknown_energy": t.unknown_energy, "member": t.member, "margin": round(t.margin, 2)}
+    limits = {"unknown_energy": t.detail.unknown_energy, "unknown_energy_whole": t.whole.unknown_energy}
+    limits |= {"whole_pictures": int(bank.whole_N.sum()), "member": t.member, "margin": round(t.margin, 2)}
     limits |= {"mixtures": 0 if bank.mixtures is None else len(bank.mixtures.fdi_PD)}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
 
@@ -74,7 +76,9 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
         raise ManifestError("no file can be written there", key="--plot", value=plot, remedy="name a file in a folder")
     bank = ReferenceBank.from_pretrained(Path(uri))
     # Clean images that don't count for the thresholds (garments on plain grounds) don't count here.
-    groups = {CLEAN: bank.clean_ND[bank.weight_N > 0]} | {entry.name: entry.held_out_MD for entry in bank.entries}
+    groups = {CLEAN: bank.clean_ND[(bank.weight_N > 0) & ~bank.whole_N]} | {
+        entry.name: entry.held_out_MD for entry in bank.entries
+    }
     summary = holds(bank)
     _probe(bank, groups, summary)
     unit_KD = bank.geometry.unit_KD
@@ -125,6 +129,7 @@ def _rounded(value: float | None) -> float | None:
 
 _SHOWN = {
     "pairs": "pairs", "explained_by_mean": "explained", "amplitude": "amplitude", "limit": "limit",
+    "limit_whole": "of wholes",
     "nearest": "nearest", "nearest_cosine": "cosine", "held_out": "held out", "probe_auc": "probe AUC",
     "probe_accuracy": "accuracy", "kind_accuracy": "of all kinds", "filter_auc": "filter AUC", "found": "found",
 }  # fmt: skip
@@ -137,7 +142,8 @@ def text(summary: dict[str, Any]) -> str:
     columns = list(next(iter(confusion.values())))
     decided = [(name, *(str(row[column] or "") for column in columns)) for name, row in confusion.items()]
     facts = [
-        f"encoder {summary['encoder_sha256'][:12]}, unknown above an energy of {summary['unknown_energy']:.1f}, "
+        f"encoder {summary['encoder_sha256'][:12]}, unknown above an energy of {summary['unknown_energy']:.1f} "
+        f"({summary['unknown_energy_whole']:.1f} for whole pictures; {summary['whole_pictures']} are held out), "
         f"a mixture's member from {summary['member']:.2f} of its amplitude",
         f"a cross-validated linear probe of all kinds and clean names {_cell(summary['kind_accuracy'])} rightly, kinds "
         f"counting alike; of {clean['held_out']} clean images {_cell(clean['kind_accuracy'])}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,7 @@ class _Counting:
             Decision("single", ((f"adapter{n}", 1.0),), scores={f"adapter{n}": 0.5}) for n in range(_ROUTES)
         ]
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
         return [self._decisions[n % _ROUTES] for n in range(len(views))]
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -83,7 +84,7 @@ class FakeClassifier:
         self._decisions = [told([name]) for name in device.names]
         self._edges = np.cumsum(device.shares)[:-1]
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
         """See :class:`fdi_lib.stages.classify.ViewClassifier`."""
         points = [int.from_bytes(hashlib.blake2b(view[0].tobytes(), digest_size=4).digest()) / 2**32 for view in views]
         return [self._decisions[int(np.searchsorted(self._edges, point, side="right"))] for point in points]

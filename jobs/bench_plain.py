@@ -93,7 +93,8 @@ class Loop:
         pictures = [self._decoded(item["data"]) for item in items]
         views = [make_views(picture.pixels, self.spec) for picture in pictures if picture]
         started = self.book("decode", ids, started)
-        decisions = iter(self.classifier.classify_views(np.stack(views)) if views else [])
+        shorter_px = [min(picture.pixels.shape[:2]) for picture in pictures if picture]
+        decisions = iter(self.classifier.classify_views(np.stack(views), shorter_px) if views else [])
         self.book("classify", ids, started)
         for item, picture in zip(items, pictures, strict=True):
             self.compositions[item["image_id"]] = ""

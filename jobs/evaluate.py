@@ -25,11 +25,9 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import EvaluateDataSettings, EvaluateManifest, StorageSettings
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import EvaluationSet, RestorerLike, measure
-from fdi_lib.training.pictures import Split, cut_grid, read_list
+from fdi_lib.training.pictures import WHOLE_REDUCTIONS, Split, cut_grid, read_list, whole_pictures
 
-# Averaging 2 x 2 pixels of a JPEG source makes it truly clean. The larger pictures are cut once more at a quarter, for
-# clean tiles only: false positives are rare, and need the number.
-_REDUCTION, _REDUCTION_MORE = 2, 4
+_REDUCTION = 2  # averaging 2 x 2 pixels of a JPEG source makes it truly clean
 _COLUMNS = (
     "n",
     "psnr_in",
@@ -109,8 +107,27 @@ def split_tiles(table: str, root: str, split: Split, tile_px: int, reduction: in
     return tiles
 
 
+def _test_tiles(data: EvaluateDataSettings) -> tuple[list[Tile], list[Tile]]:
+    """What is degraded, and what more is clean only: false positives are rare, and need the number."""
+    if data.cut == "tiles":  # the larger pictures are cut once more, reduced twice as much
+        tiles, more = (
+            split_tiles(data.pictures, data.uri, "test", data.tile_px, times * data.reduction) for times in (1, 2)
+        )
+        return tiles, more
+    pictures = read_list(Path(data.pictures), Path(data.uri), "test")
+    further = [reduction for reduction in WHOLE_REDUCTIONS if reduction != data.reduction]
+    tiles, more = (
+        [Tile(picture.group_id, n, pixels) for n, (picture, pixels) in enumerate(whole_pictures(pictures, reductions))]
+        for reductions in ((data.reduction,), further)
+    )
+    if not tiles:
+        raise ManifestError("no whole picture is large enough", key="data.reduction", value=str(data.reduction),
+                            remedy="reduce less, or list other pictures")  # fmt: skip
+    return tiles, more
+
+
 def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
-    """Degrade tiles of the test photographs by the protocol."""
+    """Degrade tiles of the test photographs, or whole ones, by the protocol."""
     data = manifest.data
     names = [n for n in data.degradations if n in adapters]
     if not names:
@@ -120,8 +137,7 @@ def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
             value=", ".join(data.degradations),
             remedy="train an adapter, or name others",
         )
-    tiles = split_tiles(data.pictures, data.uri, "test", data.tile_px)
-    more = split_tiles(data.pictures, data.uri, "test", data.tile_px, _REDUCTION_MORE)
+    tiles, more = _test_tiles(data)
     chosen = spread(tiles, data.tiles_per_degradation, data.seed)
     return EvaluationSet(
         singles={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in names},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ _ADAPTERS = ("haze", "noise", "scratch")
 class FakeClassifier:
     view_spec = SPEC
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
+        assert len(shorter_px) == len(views)
         assert views.dtype == np.uint8 and views.shape[3:] == (views.shape[2], 3)
         return [self._decide(float(view[0].mean())) for view in views]
 
@@ -103,8 +105,8 @@ class MeddlingClassifier(FakeClassifier):
     def __init__(self, source: Path) -> None:
         self._source = source
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
-        decisions = super().classify_views(views)
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
+        decisions = super().classify_views(views, shorter_px)
         noise = np.random.default_rng(time.monotonic_ns()).integers(180, 220, (48, 64, 3))
         Image.fromarray(noise.astype(np.uint8)).save(self._source / "restless.png")
         Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(self._source / "meddled.png")

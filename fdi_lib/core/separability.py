@@ -48,7 +48,8 @@ def confusion(geometry: Geometry, thresholds: Thresholds, held: HeldOut) -> Conf
     """Decide on held-out references; where thresholds were found on the same ones, it flatters them a little."""
     names = geometry.names
     columns = (*names, CLEAN, UNKNOWN, SEVERAL)
-    groups = {name: held.damaged_MD[held.alone(k)] for k, name in enumerate(names)} | {CLEAN: held.clean_ND}
+    detail_N = slice(None) if held.whole_N is None else ~held.whole_N
+    groups = {name: held.damaged_MD[held.alone(k)] for k, name in enumerate(names)} | {CLEAN: held.clean_ND[detail_N]}
     groups[SEVERAL] = held.damaged_MD[held.present_MK.sum(1) > 1]
     groups = {row: q_ND for row, q_ND in groups.items() if len(q_ND) or row in names}
     count_RC = np.zeros((len(groups), len(columns)), int)
@@ -61,7 +62,7 @@ def confusion(geometry: Geometry, thresholds: Thresholds, held: HeldOut) -> Conf
 
 def false_positives(geometry: Geometry, thresholds: Thresholds, held: HeldOut) -> float:
     """Share of held-out clean images, by weight, that are not said to be clean."""
-    decisions = decide(held.clean_ND, geometry, thresholds, max_adapters=3, mode="progressive")
+    decisions = decide(held.clean_ND, geometry, thresholds, max_adapters=3, mode="progressive", whole_N=held.whole_N)
     wrong_N = np.array([decision.verdict != "clean" for decision in decisions])
     return float((wrong_N * held.weight_N).sum() / held.weight_N.sum())
 

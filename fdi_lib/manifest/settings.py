@@ -140,6 +140,11 @@ class ClassifySettings(Settings):
         lt=0.5,
         description="Share of clean images that may be touched; calibrated on the bank's held-out references.",
     )
+    extent: Literal["auto", "whole", "detail"] = Field(
+        default="auto",
+        description="What images show: `whole` pictures, or `detail`s cut from larger ones, in which haze or rain can "
+        "be told from skies less surely; `auto`: whole from 768 px on the shorter side.",
+    )
     unknown: Literal["review", "keep"] = Field(
         default="review", description="What to do with an image unlike anything in the bank; never guessed at."
     )

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
 from fdi_lib.core.mixtures import Mixtures
-from fdi_lib.core.similarity import Geometry, Thresholds, whitening
+from fdi_lib.core.similarity import Geometry, Limits, Thresholds, whitening
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.configs import read_config
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
@@ -35,6 +35,7 @@ class ReferenceBank:
         content: clean images.
         clean_ND: features of held-out clean images.
         weight_N: what each of them counts.
+        whole_N: bool, which of them are whole pictures; the others are details, cut from larger ones.
         mixed_MD: features of held-out mixtures.
         mixed_MK: bool, which degradations each of them has.
         rate: clean false-positive rate of ``thresholds``.
@@ -47,6 +48,7 @@ class ReferenceBank:
     content: Content
     clean_ND: np.ndarray
     weight_N: np.ndarray
+    whole_N: np.ndarray
     mixed_MD: np.ndarray
     mixed_MK: np.ndarray
     rate: float
@@ -74,7 +76,8 @@ class ReferenceBank:
         alone = np.repeat(np.eye(len(counts), dtype=bool), counts, axis=0)
         damaged = np.concatenate([*(entry.held_out_MD for entry in self.entries), self.mixed_MD])
         weight_M = np.repeat([1 / entry.looks for entry in self.entries] + [1.0], [*counts, len(self.mixed_MK)])
-        return HeldOut(self.clean_ND, self.weight_N, damaged, np.concatenate([alone, self.mixed_MK]), weight_M)
+        present = np.concatenate([alone, self.mixed_MK])
+        return HeldOut(self.clean_ND, self.weight_N, damaged, present, weight_M, self.whole_N)
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -160,22 +163,18 @@ class ReferenceBank:
             half[f"{entry.name}.held_out"] = entry.held_out_MD
         arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
         arrays |= {key: as_half(value) for key, value in half.items()}
-        arrays["mixed_present"] = kept.mixed_MK.astype(np.uint8)
+        arrays |= {"mixed_present": kept.mixed_MK.astype(np.uint8), "whole": kept.whole_N.astype(np.uint8)}
         arrays |= kept.mixtures.arrays() if kept.mixtures else {}
         save_file(arrays, folder / "bank.safetensors")
-        thresholds = {
-            key: value.tolist() if isinstance(value, np.ndarray) else value
-            for key, value in asdict(kept.thresholds).items()
-        }
         config = {
             "names": list(kept.names),
             "encoder_sha256": kept.encoder_sha256,
             "clean_false_positive_rate": kept.rate,
             "pairs": {entry.name: entry.pairs for entry in kept.entries},
             "explained_by_mean": {entry.name: entry.spread for entry in kept.entries},
-            "thresholds": thresholds,
+            "thresholds": asdict(kept.thresholds),
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (folder / "config.json").write_text(json.dumps(config, indent=1, default=np.ndarray.tolist) + "\n")
 
     def _as_stored(self) -> ReferenceBank:
         """The bank as it will be read again: thresholds must come from the numbers that are stored."""
@@ -213,9 +212,10 @@ class ReferenceBank:
         if encoder_sha256 is not None:
             check_made_with(folder, config, encoder_sha256)
         a = load_file(path)
-        if "mixed_present" not in a:
+        if not {"mixed_present", "whole"} <= set(a):
             raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
-        mixed_MK, mixtures = a.pop("mixed_present").astype(bool), Mixtures.among(a)
+        mixed_MK, whole_N = (a.pop(key).astype(bool) for key in ("mixed_present", "whole"))
+        mixtures = Mixtures.among(a)
         tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
         x = {key: value.astype(np.float64) for key, value in a.items()}
         entries = tuple(
@@ -232,21 +232,27 @@ class ReferenceBank:
             )
             for name in config["names"]
         )
-        thresholds: dict[str, Any] = {
-            k: np.array(v) if isinstance(v, list) else v for k, v in config["thresholds"].items()
-        }
         return cls(
             entries,
             Content(x["content.mean_D"], x["content.covariance_DD"], x["content.within_DD"]),
             x["clean"],
             x["weight"],
+            whole_N,
             x["mixed"],
             mixed_MK,
             config["clean_false_positive_rate"],
             config["encoder_sha256"],
-            Thresholds(**thresholds),
+            _thresholds(config["thresholds"]),
             mixtures,
         )
+
+
+def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
+    def arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: np.array(value) if isinstance(value, list) else value for key, value in values.items()}
+
+    limits = {key: Limits(**arrays(stored[key])) for key in ("detail", "whole")}
+    return Thresholds(**(arrays(stored) | limits))
 
 
 def check_made_with(folder: Path, config: Mapping[str, Any], encoder_sha256: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,10 @@ from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import ModelFolders, model_folders
+
+# Shorter side of images that pass for whole pictures where the manifest leaves it open: cuts as large as that look like
+# whole pictures in all that counts (docs/decisions/0016).
+_WHOLE_PX = 768
 
 
 class Classifier:
@@ -88,10 +92,16 @@ class Classifier:
             rows.append(self.encoder.pooled(tokens).numpy()[: len(part)])
         return np.concatenate(rows).astype(np.float64)
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
-        """Decide for images given by their views, uint8 B,V,S,S,3 RGB."""
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
+        """Decide for images given by their views.
+
+        Args:
+            views: uint8 B,V,S,S,3 RGB.
+            shorter_px: shorter side of each image.
+        """
         if not len(views):
             return []
+        shown, side_B = self._classify.extent, np.asarray(shorter_px)
         decisions = decide(
             self.features(views),
             self.bank.geometry,
@@ -100,6 +110,7 @@ class Classifier:
             mode=self._restore.mode,
             strength=self._restore.strength,
             strengths=self._restore.strengths,
+            whole_N=side_B >= _WHOLE_PX if shown == "auto" else np.full(len(side_B), shown == "whole"),
         )
         return [self._doable(decision) for decision in decisions]
 
@@ -119,4 +130,5 @@ class Classifier:
         check_images(images)
         if not images:
             return []
-        return self.classify_views(np.stack([make_views(image, self.view_spec) for image in images]))
+        views = np.stack([make_views(image, self.view_spec) for image in images])
+        return self.classify_views(views, [min(image.shape[:2]) for image in images])

@@ -6,7 +6,7 @@ Rows that already have a status pass through. Does NOT know Ray, storage, or how
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,8 +20,8 @@ from fdi_lib.records import DECISION, Reason, Status
 class ViewClassifier(Protocol):
     """What this stage asks of a classifier."""
 
-    def classify_views(self, views: np.ndarray) -> list[Decision]:
-        """Return a decision for every image of uint8 B,V,S,S,3."""
+    def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
+        """Return a decision for every image of uint8 B,V,S,S,3, with the shorter side of each."""
 
 
 class Classify:
@@ -40,10 +40,11 @@ class Classify:
         return pa.concat_tables([pack(self._decide(rows, views)) for rows, views in unpack(table) if views is not None])
 
     def _decide(self, rows: pa.Table, views: np.ndarray) -> pa.Table:
-        started = time.perf_counter()
-        decisions = iter(self.classifier.classify_views(views))
+        started, images = time.perf_counter(), rows.to_pylist()
+        shorter_px = [min(image["width"], image["height"]) for image in images if not image["status"]]
+        decisions = iter(self.classifier.classify_views(views, shorter_px))
         share = (time.perf_counter() - started) / max(1, len(views))
-        decided = [row if row["status"] else row | self._columns(next(decisions), share) for row in rows.to_pylist()]
+        decided = [row if row["status"] else row | self._columns(next(decisions), share) for row in images]
         return pa.Table.from_pylist(decided, schema=DECISION)
 
     def _columns(self, decision: Decision, seconds: float) -> dict[str, Any]:

@@ -112,6 +112,8 @@ def build_bank(
     held_out: list[np.ndarray],
     weights: np.ndarray,
     *,
+    whole: Sequence[np.ndarray] = (),
+    whole_weights: Sequence[float] = (),
     clean_false_positive_rate: float,
     seed: int,
     prototypes: int = 1,
@@ -129,6 +131,8 @@ def build_bank(
         reference: clean images whose degraded twins give the FDI.
         held_out: clean images, of other pictures than ``reference``, for the thresholds.
         weights: what each of them counts.
+        whole: further held-out clean images that are whole pictures, not cuts.
+        whole_weights: what each of those counts.
         clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
         prototypes: of each degradation, see :func:`entry_of`.
@@ -138,8 +142,8 @@ def build_bank(
     """
     entries, within, damaged = [], [], {}
     with _views_of(encoder.view_spec, workers) as views_of:
-        content_views, reference_views, held_out_views = (
-            views_of(((), image, []) for image in images) for images in (content, reference, held_out)
+        content_views, reference_views, clean_views = (
+            views_of(((), image, []) for image in images) for images in (content, reference, [*held_out, *whole])
         )
         q_content = features_of_views(encoder, content_views)[1]
         content_DD = shrunk_covariance(q_content)
@@ -158,8 +162,9 @@ def build_bank(
     return ReferenceBank(
         tuple(entries),
         Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
-        features_of_views(encoder, held_out_views)[1],
-        weights,
+        features_of_views(encoder, clean_views)[1],
+        np.concatenate([weights, whole_weights]),
+        np.arange(len(clean_views)) >= len(held_out),
         mixed_MD,
         mixed_MK,
         clean_false_positive_rate,
@@ -239,6 +244,7 @@ def bank_from_moments(
         Content(clean.mean_D, content_DD, np.mean(within, axis=0)),
         held_clean_ND,
         np.ones(len(held_clean_ND)),
+        np.zeros(len(held_clean_ND), bool),
         np.zeros((0, width)),
         np.zeros((0, len(entries)), bool),
         rate,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _REDUCTIONS = {"photo": (2, 3, 4), "garment": (2,), "plate": (3, 4)}
 # What a classifier looks at is larger and more varied: whole scenes, and skies and walls with hardly any detail.
 _SCENE_REDUCTIONS = {"photo": (2, 3, 4, 6, 8), "garment": (2,), "plate": (3, 4, 6)}
 _SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
+# As a whole a picture shows much the same at any size, down to where its shorter side is this short.
+WHOLE_REDUCTIONS = (2, 3, 4, 6, 8)
+_WHOLE_LEAST_PX = 192
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
 _PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
 _COLUMNS = ("picture", "group_id", "kind", "split", "sha256")  # others are for people
@@ -131,6 +135,21 @@ def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
     for y in range(top, height - tile_px + 1, tile_px):
         for x in range(left, width - tile_px + 1, tile_px):
             yield image[y : y + tile_px, x : x + tile_px]
+
+
+def whole_pictures(
+    pictures: Sequence[Picture], reductions: Sequence[int] = WHOLE_REDUCTIONS
+) -> Iterator[tuple[Picture, np.ndarray]]:
+    """Photographs as they were taken, uint8 HW3, at each reduction that leaves them large enough.
+
+    Listed pictures that share their group are cuts of one photograph; a cut may be all sky, and is no whole picture.
+    """
+    listed = Counter(picture.group_id for picture in pictures)
+    for picture in pictures:
+        if picture.kind == "photo" and listed[picture.group_id] == 1:
+            for image in map(picture.load, reductions):
+                if min(image.shape[:2]) >= _WHOLE_LEAST_PX:
+                    yield picture, image
 
 
 def scene_tiles(pictures: Sequence[Picture], seed: int) -> dict[str, list[np.ndarray]]:

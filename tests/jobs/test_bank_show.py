@@ -32,8 +32,8 @@ def made(lengths: tuple[float, ...], count: int = 60) -> ReferenceBank:
     content = Content(np.zeros(WIDTH), np.eye(WIDTH), np.zeros((WIDTH, WIDTH)))
     weight = np.ones(300)
     weight[:100] = 0
-    return ReferenceBank(tuple(entries), content, rng.normal(size=(300, WIDTH)), weight, np.zeros((0, WIDTH)),
-                         np.zeros((0, len(lengths)), bool), 0.01, "0" * 64)  # fmt: skip
+    return ReferenceBank(tuple(entries), content, rng.normal(size=(300, WIDTH)), weight, np.zeros(300, bool),
+                         np.zeros((0, WIDTH)), np.zeros((0, len(lengths)), bool), 0.01, "0" * 64)  # fmt: skip
 
 
 @pytest.fixture

@@ -134,10 +134,10 @@ def test_a_fake_device_sends_images_by_their_pixels_and_keeps_the_adapters_that_
     device.write_adapters()
     assert {path.stat().st_size for path in (tmp_path / "adapters").iterdir()} == {10}
     views = np.random.default_rng(0).integers(0, 256, (400, 2, 32, 32, 3)).astype(np.uint8)
-    decisions = FakeClassifier(device).classify_views(views)
+    decisions = FakeClassifier(device).classify_views(views, [32] * 400)
     shares = np.array([sum(one.route == name for one in decisions) for name in device.names]) / 400
     assert np.abs(shares - device.shares).max() < 0.08 and device.shares[0] == pytest.approx(0.48)
-    assert decisions == FakeClassifier(device).classify_views(views)
+    assert decisions == FakeClassifier(device).classify_views(views, [32] * 400)
     restorer, image = FakeRestorer(device, 2, 64, 16), np.zeros((8, 8, 3), np.uint8)
     for name, loads in (("00", 1), ("01", 2), ("00", 2), ("02", 3), ("00", 3), ("01", 4)):
         decision = next(one for one in decisions if one.route == f"adapter{name}")

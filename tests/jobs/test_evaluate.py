@@ -160,7 +160,7 @@ def test_no_adapter_for_anything(pictures: Path, tmp_path_factory: pytest.TempPa
         )
 
 
-@pytest.mark.parametrize("name", ["compact", "folders"])
+@pytest.mark.parametrize("name", ["compact", "folders", "whole"])
 def test_shipped_manifest_parses(name: str, tmp_path: Path) -> None:
     loaded = load_manifest(str(REPOSITORY / f"manifests/evaluate/{name}.yaml"), [f"data.uri={tmp_path}"])
     assert isinstance(loaded, EvaluateManifest)
@@ -205,3 +205,15 @@ def test_mixtures_that_cannot_be_are_refused(pictures: Path, tmp_path_factory: p
             manifest(pictures, output, **settings)
     with pytest.raises(ManifestError, match=r"data\.mixtures = 'haze': no adapter"):
         synthetic(manifest(pictures, output, mixtures=[["noise", "haze"]]), {"noise"})
+
+
+def test_whole_pictures_are_measured_once_each(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = tmp_path_factory.mktemp("out")
+    data = synthetic(manifest(pictures, output, cut="whole", clean_tiles=9), {"noise"})
+    assert [sample.pixels.shape for sample in data.singles["noise"]] == [(256, 256, 3)] * 2
+    assert [tile.pixels.shape[0] for tile in data.clean] == [256, 256]  # smaller ones show too little
+    assert len({sample.tile.picture for sample in data.singles["noise"]}) == 2
+    smaller = synthetic(manifest(pictures, output, tile_px=64, reduction=4), {"noise"})
+    assert {tile.pixels.shape for tile in smaller.clean} == {(64, 64, 3)} and len(smaller.singles["noise"]) == 4
+    with pytest.raises(ManifestError, match=r"data\.reduction = '4': no whole picture is large enough"):
+        synthetic(manifest(pictures, output, cut="whole", reduction=4), {"noise"})

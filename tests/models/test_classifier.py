@@ -27,7 +27,7 @@ def test_every_pass_has_the_same_shape(models, monkeypatch):
         return tokens(views)
 
     monkeypatch.setattr(classifier.encoder, "tokens", noted)
-    assert len(classifier.classify_views(VIEWS)) == 5
+    assert len(classifier.classify_views(VIEWS, [96] * 5)) == 5
     assert shapes == [2, 2, 2]
 
 
@@ -42,12 +42,12 @@ def test_features_do_not_depend_on_batch_mates(models, batch):
 def test_a_degradation_without_adapter_is_unknown(models, monkeypatch):
     found = Decision("mixture", (("noise", 1.0), ("mould", 1.0)), scores={"mould": 0.9})
     monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: [found])
-    decision = _classifier(models, 1).classify_views(VIEWS[:1])[0]
+    decision = _classifier(models, 1).classify_views(VIEWS[:1], [96])[0]
     assert (decision.verdict, decision.adapters, decision.scores) == ("unknown", (), {"mould": 0.9})
 
 
 def test_no_views_no_decisions(models):
-    assert _classifier(models, 1).classify_views(VIEWS[:0]) == []
+    assert _classifier(models, 1).classify_views(VIEWS[:0], []) == []
 
 
 def test_a_bank_of_another_encoder_is_refused(preset):
@@ -68,9 +68,24 @@ def test_what_is_disabled_is_left_out_and_the_verdict_stays(models, monkeypatch)
     classifier = Classifier.from_settings(models, ClassifySettings(), settings)
     found = [Decision("mixture", (("noise", 1.0), ("haze", 1.0))), Decision("single", (("noise", 1.0),))]
     monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: found)
-    assert [(d.verdict, d.route) for d in classifier.classify_views(VIEWS[:2])] == [("mixture", "haze"), ("single", "")]
+    decisions = classifier.classify_views(VIEWS[:2], [96, 96])
+    assert [(d.verdict, d.route) for d in decisions] == [("mixture", "haze"), ("single", "")]
 
 
 def test_settings_for_an_adapter_that_is_not_there_are_refused(models):
     with pytest.raises(ManifestError, match=r"restore\.adapters\.mould: .*haze, jpeg, noise"):
         Classifier.from_settings(models, ClassifySettings(), RestoreSettings(adapters={"mould": {}}))
+
+
+@pytest.mark.parametrize(("extent", "whole"), [("auto", [False, True]), ("whole", [True] * 2), ("detail", [False] * 2)])
+def test_large_images_pass_for_whole_pictures_unless_it_is_said(models, monkeypatch, extent, whole):
+    given: list[bool] = []
+
+    def noted(q_ND: np.ndarray, *_: object, whole_N: np.ndarray, **__: object) -> list[Decision]:
+        given.extend(whole_N.tolist())
+        return [Decision("clean")] * len(q_ND)
+
+    monkeypatch.setattr("fdi_lib.models.classifier.decide", noted)
+    classifier = Classifier.from_settings(models, ClassifySettings(extent=extent), RestoreSettings())
+    classifier.classify([np.zeros((767, 900), np.uint8), np.zeros((900, 768, 3), np.uint8)])
+    assert given == whole

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 import pyarrow as pa
 
@@ -15,7 +18,11 @@ from tests.fakes import SPEC, FakeClassifier
 def batch(means: list[int | None]) -> pa.Table:
     """Rows with a mean have views; the others have failed."""
     empty = dict.fromkeys(DECISION.names) | {"scores": [], "pages": [], "route": "", "composition": ""}
-    rows = [empty | {"image_id": str(i), "status": "failed" if m is None else ""} for i, m in enumerate(means)]
+    rows = [
+        empty
+        | {"image_id": str(i), "status": "failed" if m is None else "", "width": m and 100 + i, "height": m and 90}
+        for i, m in enumerate(means)
+    ]
     views = [np.full((SPEC.count, 16, 16, 3), m, np.uint8) for m in means if m is not None]
     return pack(pa.Table.from_pylist(rows, schema=DECISION), np.stack(views))
 
@@ -40,3 +47,19 @@ def test_what_is_found_but_disabled_is_kept_by_policy() -> None:
 
     row = decide(batch([100]), load=Disabling)[0]
     assert (row["status"], row["reason"], row["verdict"], row["route"]) == ("kept", "policy", "single", "")
+
+
+def test_the_classifier_is_told_the_shorter_side_of_each_image_it_sees() -> None:
+    class Noting(FakeClassifier):
+        told: ClassVar[list[int]] = []
+
+        def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:
+            self.told.extend(shorter_px)
+            return super().classify_views(views, shorter_px)
+
+    table = batch([20, None, 60])
+    rows, views = next(unpack(table))
+    changed = rows.to_pylist()
+    changed[2]["width"] = 70
+    decide(pack(pa.Table.from_pylist(changed, schema=DECISION), views), load=Noting)
+    assert Noting.told == [90, 70]

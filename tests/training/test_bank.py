@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from fdi_lib.core.moments import PairMoments
 from fdi_lib.core.similarity import decide, statistics
 from fdi_lib.core.views import ViewSpec
+from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import bank_from_moments, build_bank, degraded, features
@@ -68,8 +70,9 @@ def test_what_is_stored_is_what_was_built(bank, tmp_path):
 
 def test_a_stricter_rate_moves_the_limits_outwards(bank):
     strict, lax = bank.at_rate(0.01), bank.at_rate(0.2)
-    assert (strict.limit_K >= lax.limit_K).all()
-    assert strict.unknown_energy > lax.unknown_energy
+    for kind in ("detail", "whole"):
+        narrow, wide = getattr(strict, kind), getattr(lax, kind)
+        assert (narrow.limit_K >= wide.limit_K).all() and narrow.unknown_energy > wide.unknown_energy
 
 
 def test_fdi_is_the_mean_difference_of_pairs(bank):
@@ -147,7 +150,7 @@ def test_a_bank_without_a_degradation_is_calibrated_anew(bank):
     alone = bank.without("haze")
     assert alone.names == ("noise",) and bank.names == ("haze", "noise")
     assert not alone.mixed_MK.all(axis=1).any() and alone.mixed_MK.shape == (len(alone.mixed_MD), 1)
-    assert len(alone.thresholds.limit_K) == 1
+    assert len(alone.thresholds.detail.limit_K) == 1
     hazy = [degraded(("haze",), image, [9, i]) for i, image in enumerate(_pictures(40, 2))]
     assert "haze" in _routes(bank, hazy) and "haze" not in _routes(alone, hazy)
     with pytest.raises(KeyError):
@@ -186,3 +189,28 @@ def test_a_synthetic_bank_has_references_of_what_two_do_together(tmp_path):
     again.save_fdi("noise", tmp_path / "noise")
     anew = again.with_entry(Entry.load(tmp_path / "noise"))  # its other version was measured with nobody else
     assert anew.mixtures.present_PK.shape == (0, 3) and anew.thresholds.margin == 0
+
+
+def test_whole_pictures_are_kept_apart_and_stored(tmp_path):
+    content, whole = _pictures(80, 0), _pictures(30, 5)
+    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1), np.ones(60),
+                      whole=whole, whole_weights=[0.5] * 30, clean_false_positive_rate=0.02, seed=0)  # fmt: skip
+    assert made.whole_N.tolist() == [False] * 60 + [True] * 30 and made.weight_N[-1] == 0.5
+    np.testing.assert_allclose(made.clean_ND[60:], features(_Statistics(), whole)[1])
+    assert (made.thresholds.whole.limit_K != made.thresholds.detail.limit_K).any()
+    made.save_pretrained(tmp_path)
+    again = ReferenceBank.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again.whole_N, made.whole_N)
+    for kind in ("detail", "whole"):
+        stored, found = (getattr(bank.thresholds, kind) for bank in (again, made))
+        np.testing.assert_allclose(stored.limit_K, found.limit_K, rtol=1e-2)
+    assert again.without("haze").thresholds.whole.limit_K.shape == (1,)
+
+
+def test_a_bank_of_an_older_form_is_refused(bank, tmp_path):
+    bank.save_pretrained(tmp_path)
+    arrays = load_file(tmp_path / "bank.safetensors")
+    del arrays["whole"]
+    save_file(arrays, tmp_path / "bank.safetensors")
+    with pytest.raises(WeightsError, match=r"of another form .* `fdi bank build`"):
+        ReferenceBank.from_pretrained(tmp_path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 
 from fdi_lib.errors import ManifestError
-from fdi_lib.training.pictures import StoredTiles, read_list
+from fdi_lib.training.pictures import StoredTiles, read_list, whole_pictures
 
 HEAD = "picture\tgroup_id\tkind\tlicence\tsha256\tsplit\n"
 
@@ -58,3 +60,22 @@ def test_stored_tiles_are_the_tiles_and_travel_as_a_path(tmp_path: Path) -> None
     sent = pickle.dumps(stored)
     assert len(sent) < 1000
     np.testing.assert_array_equal(np.stack(list(pickle.loads(sent))), tiles)
+
+
+def test_whole_pictures_are_photographs_that_nobody_cut(table: Path) -> None:
+    rows = []
+    sizes = {"one": (900, 500), "cut1": (800, 800), "cut2": (800, 800), "small": (380, 900), "coat": (900, 900)}
+    for name, (width, height) in sizes.items():
+        data = (pyvips.Image.black(width, height, bands=3) + 90).cast("uchar").jpegsave_buffer()
+        (table.parent / f"{name}.jpg").write_bytes(data)
+        kind, group = ("garment" if name == "coat" else "photo"), name.rstrip("12")
+        rows.append(f"{name}.jpg\t{group}\t{kind}\tCC0\t{hashlib.sha256(data).hexdigest()}\ttrain\n")
+    table.write_text(HEAD + "".join(rows))
+    pictures = read_list(table, table.parent, "train")
+    found = [(picture.group_id, image.shape) for picture, image in whole_pictures(pictures)]
+    assert found == [("one", (250, 450, 3))]  # at a third its shorter side is too short; so is that of `small` at all
+    assert [image.shape for _, image in whole_pictures(pictures, (1, 2))] == [
+        (500, 900, 3),
+        (250, 450, 3),
+        (900, 380, 3),
+    ]
