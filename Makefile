@@ -45,7 +45,7 @@ soak: $(READY) ## very many small images, drivers killed at random: hours
 	$(BIN)/python -m tests.faults.soak out/soak
 
 weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (minutes on a GPU, days on two cores)
-	$(BIN)/python -m jobs.weights --at-once $(AT_ONCE) --workers $(WORKERS)
+	$(BIN)/python -m jobs.training.weights --at-once $(AT_ONCE) --workers $(WORKERS)
 	$(BIN)/fdi evaluate manifests/evaluate/compact.yaml
 	$(BIN)/python -m jobs.cards out/evaluate/metrics.json
 

@@ -20,11 +20,11 @@ from fdi_lib.models.presets import encoder_files
 from fdi_lib.storage.store import Store
 from fdi_lib.training.bank import bank_from_moments
 from fdi_lib.training.pair_checks import PairReport
-from jobs.bank_made import made_bank
 from jobs.bank_show import holds
-from jobs.pair_stream import PairStream, pair_moments
 from jobs.pool import cluster
-from jobs.train_storage import local_folder, publish
+from jobs.training.bank_made import made_bank
+from jobs.training.pair_stream import PairStream, pair_moments
+from jobs.training.storage import local_folder, publish
 
 log = logging.getLogger(__name__)
 _WAIT_S = 1800.0  # for nodes that a cluster could still add

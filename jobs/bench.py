@@ -22,9 +22,9 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BenchManifest, Limits, OutputSettings, RestoreManifest, SourceSettings
 from fdi_lib.manifest.locations import is_inside, local_path
 from fdi_lib.storage.run import versions
-from jobs import bench_control, bench_full, bench_growth, bench_routing
-from jobs.bench_full_shapes import FULL, Shapes
-from jobs.bench_job import RATIOS, median, with_fake_device, with_models
+from jobs.benches import control, full, growth, routing
+from jobs.benches.full_shapes import FULL, Shapes
+from jobs.benches.job import RATIOS, median, with_fake_device, with_models
 from jobs.demo_archive import Amounts, make_archive
 from jobs.parts import Parts
 
@@ -47,7 +47,7 @@ def run(manifest: BenchManifest, parts: Parts | None = None, shapes: Shapes = FU
     """
     parts, started = parts or Parts(), time.monotonic()
     if "full_size" in manifest.sections:
-        bench_full.check(shapes)
+        full.check(shapes)
     folder = _output(manifest)
     compared = {"job", "plain"} & set(manifest.sections)
     if compared:
@@ -63,13 +63,13 @@ def run(manifest: BenchManifest, parts: Parts | None = None, shapes: Shapes = FU
     if compared:
         result |= _compared(manifest, parts, folder, machine["cores"])
     if "routing" in manifest.sections:
-        result["routing"] = bench_routing.measure()
+        result["routing"] = routing.measure()
     if "growth" in manifest.sections:
-        result["growth"] = bench_growth.measure(folder)
+        result["growth"] = growth.measure(folder)
     if "control_plane" in manifest.sections:
-        result["control_plane"] = bench_control.measure(manifest.control_plane_images, folder)
+        result["control_plane"] = control.measure(manifest.control_plane_images, folder)
     if "full_size" in manifest.sections:
-        result["full_size"], result["device"] = bench_full.measure(manifest.restore, folder, shapes)
+        result["full_size"], result["device"] = full.measure(manifest.restore, folder, shapes)
     result |= {"seconds": round(time.monotonic() - started, 1), "output": str(folder)}
     (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "table.txt").write_text(_print(result))
@@ -139,7 +139,7 @@ def _print(result: dict[str, Any]) -> str:
             for row in result[key]:
                 table.add_row(*map(str, row.values()))
             console.print(table)
-    for title, (head, *lines) in bench_full.tables(result["full_size"]).items():
+    for title, (head, *lines) in full.tables(result["full_size"]).items():
         if lines:
             table = Table(*head, title=title)
             for line in lines:

@@ -25,7 +25,7 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import EvaluateDataSettings, EvaluateManifest, StorageSettings
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import EvaluationSet, RestorerLike, measure
-from fdi_lib.training.pictures import WHOLE_REDUCTIONS, Split, cut_grid, read_list, whole_pictures
+from fdi_lib.training.pictures import Split, cut_grid, read_list, whole_pictures
 
 _REDUCTION = 2  # averaging 2 x 2 pixels of a JPEG source makes it truly clean
 _COLUMNS = (
@@ -110,20 +110,19 @@ def split_tiles(table: str, root: str, split: Split, tile_px: int, reduction: in
 def _test_tiles(data: EvaluateDataSettings) -> tuple[list[Tile], list[Tile]]:
     """What is degraded, and what more is clean only: false positives are rare, and need the number."""
     if data.cut == "tiles":  # the larger pictures are cut once more, reduced twice as much
-        tiles, more = (
-            split_tiles(data.pictures, data.uri, "test", data.tile_px, times * data.reduction) for times in (1, 2)
-        )
+        tiles, more = (split_tiles(data.pictures, data.uri, "test", data.tile_px, n * _REDUCTION) for n in (1, 2))
         return tiles, more
-    pictures = read_list(Path(data.pictures), Path(data.uri), "test")
-    further = [reduction for reduction in WHOLE_REDUCTIONS if reduction != data.reduction]
-    tiles, more = (
-        [Tile(picture.group_id, n, pixels) for n, (picture, pixels) in enumerate(whole_pictures(pictures, reductions))]
-        for reductions in ((data.reduction,), further)
-    )
-    if not tiles:
-        raise ManifestError("no whole picture is large enough", key="data.reduction", value=str(data.reduction),
-                            remedy="reduce less, or list other pictures")  # fmt: skip
-    return tiles, more
+    sizes: dict[str, list[Tile]] = {}
+    for picture, pixels in whole_pictures(read_list(Path(data.pictures), Path(data.uri), "test")):
+        mine = sizes.setdefault(picture.group_id, [])
+        mine.append(Tile(picture.group_id, len(mine), pixels))
+    smallest = [[tile for tile in mine if min(tile.pixels.shape[:2]) >= data.tile_px][-1:] for mine in sizes.values()]
+    chosen = {(tile.picture, tile.number): tile for tiles in smallest for tile in tiles}
+    if not chosen:
+        raise ManifestError("no whole picture is large enough", key="data.tile_px", value=str(data.tile_px),
+                            remedy="choose a smaller one, or list other pictures")  # fmt: skip
+    further = [tile for mine in sizes.values() for tile in mine if (tile.picture, tile.number) not in chosen]
+    return list(chosen.values()), further
 
 
 def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:

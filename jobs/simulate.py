@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core.routing import Backlog, Unit, Worker, choose
-from jobs.bench_fake import zipf_shares
+from jobs.benches.fake import zipf_shares
 
 Steps = Generator[simpy.Event, Any, None]
 _ARCHIVE = 10_000_000  # images that hours are given for

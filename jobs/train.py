@@ -1,4 +1,4 @@
-"""``fdi train``: an adapter on Ray (``train_adapter.py``), the compact base or encoder here (``train_compact.py``).
+"""``fdi train``: an adapter on Ray (``training/adapter.py``), compact base or encoder here (``training/compact.py``).
 
 A run that was interrupted goes on from its checkpoint when the same command is given again.
 """
@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 from fdi_lib.manifest import TrainManifest
-from jobs import train_adapter, train_compact
-from jobs.train_output import one_at_a_time
-from jobs.train_plan import absolute
+from jobs.training import adapter, compact
+from jobs.training.output import one_at_a_time
+from jobs.training.plan import absolute
 
 
 def run(manifest: TrainManifest) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def run(manifest: TrainManifest) -> dict[str, Any]:
     """
     manifest = absolute(manifest)
     with one_at_a_time(manifest):
-        return train_adapter.run(manifest) if manifest.model == "adapter" else train_compact.run(manifest)
+        return adapter.run(manifest) if manifest.model == "adapter" else compact.run(manifest)
 
 
 if __name__ == "__main__":

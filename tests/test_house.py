@@ -61,7 +61,7 @@ def test_test_folders_mirror_the_source() -> None:
 
 def test_no_job_knows_the_command_line() -> None:
     """Only `python -m jobs.x`, the block under `if __name__ == "__main__"`, may go through jobs.cli."""
-    for path in sorted((ROOT / "jobs").glob("*.py")):
+    for path in sorted((ROOT / "jobs").rglob("*.py")):
         for part in ast.parse(path.read_text()).body:
             if isinstance(part, ast.If) and "__main__" in ast.unparse(part.test):
                 continue

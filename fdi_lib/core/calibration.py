@@ -12,7 +12,8 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-from fdi_lib.core.similarity import Geometry, Limits, Thresholds, decide, statistics
+from fdi_lib.core.similarity import Geometry, decide, statistics
+from fdi_lib.core.thresholds import Limits, Thresholds
 
 _L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
 _OF_SCORES = 0.8  # share of the clean false-positive rate that the scores may use; the energy has the rest

@@ -14,7 +14,8 @@ import numpy as np
 from fdi_lib.core.calibration import HeldOut
 from fdi_lib.core.metrics import auroc
 from fdi_lib.core.mixtures import fisher
-from fdi_lib.core.similarity import Geometry, Thresholds, decide, shrunk
+from fdi_lib.core.similarity import Geometry, decide, shrunk
+from fdi_lib.core.thresholds import Thresholds
 
 CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # of a confusion, beside the names
 FEWEST = 4  # images of a group that a probe can be cross-validated on

@@ -83,12 +83,14 @@ class EvaluateDataSettings(DataSettings):
         default="docs/training-data.tsv", description="synthetic: table of pictures; its test split is used."
     )
     cut: Literal["tiles", "whole"] = Field(
-        default="tiles", description="synthetic: tiles of the pictures, or each `whole` picture, once."
+        default="tiles", description="synthetic: tiles of the pictures, or each `whole` picture once."
     )
-    reduction: int = Field(
-        default=2, ge=2, description="synthetic: the pictures are reduced so many times first, which leaves them clean."
+    tile_px: int = Field(
+        default=256,
+        ge=64,
+        multiple_of=8,
+        description="synthetic: side of a tile; whole pictures are reduced while their shorter side stays as long.",
     )
-    tile_px: int = Field(default=256, ge=64, multiple_of=8, description="synthetic: side of a tile.")
     tiles_per_degradation: int = Field(
         default=66, ge=1, description="synthetic: tiles of each degradation, spread evenly over the pictures."
     )

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
 from fdi_lib.core.mixtures import Mixtures
-from fdi_lib.core.similarity import Geometry, Limits, Thresholds, whitening
+from fdi_lib.core.similarity import Geometry, whitening
+from fdi_lib.core.thresholds import Limits, Thresholds
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.configs import read_config
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single

@@ -1,6 +1,7 @@
 """The model of clean photographs that NIQE compares with, on disk: one small folder, shipped with the package.
 
-``python -m jobs.niqe_model`` makes it. It does not know what a score is made of, nor which pictures were taken.
+``python -m jobs.training.niqe_model`` makes it. It does not know what a score is made of, nor which pictures
+were taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fdi_lib.models.configs import read_config
 
 PRISTINE_FOLDER = Path(__file__).resolve().parent.parent / "weights" / "niqe"
 PRISTINE_FILE = "niqe.safetensors"
-_REMEDY = "install the package again, or make it with `python -m jobs.niqe_model FOLDER`"
+_REMEDY = "install the package again, or make it with `python -m jobs.training.niqe_model FOLDER`"
 
 
 def save_pristine(pristine: Pristine, folder: Path, about: Mapping[str, Any]) -> None:

@@ -218,7 +218,7 @@ def train_adapter(
     echo: int = 1,
     crops: int = 0,
 ) -> FDIAdapter:
-    """Train in this process and return the adapter with averaged weights; ``jobs/train_adapter.py`` does it on Ray.
+    """Train in this process and return the adapter with averaged weights; ``jobs/training/adapter.py`` does it on Ray.
 
     ``workers`` processes make batches, each used for ``echo`` steps, see :func:`fdi_lib.training.alone.fit`; ``crops``
     return, see :class:`Samples`.

@@ -7,7 +7,8 @@ import pytest
 
 from fdi_lib.core.calibration import HeldOut, calibrate
 from fdi_lib.core.mixtures import Mixtures
-from fdi_lib.core.similarity import Geometry, Thresholds, decide
+from fdi_lib.core.similarity import Geometry, decide
+from fdi_lib.core.thresholds import Thresholds
 
 D = 6
 NAMES = ("haze", "noise", "rain")

@@ -8,8 +8,6 @@ import pytest
 from fdi_lib.core.calibration import detection_limits
 from fdi_lib.core.similarity import (
     Geometry,
-    Limits,
-    Thresholds,
     decide,
     inverse_root,
     matched_filter,
@@ -17,6 +15,7 @@ from fdi_lib.core.similarity import (
     sparse_code,
     statistics,
 )
+from fdi_lib.core.thresholds import Limits, Thresholds
 
 RNG = np.random.default_rng(0)
 D = 12

@@ -11,7 +11,7 @@ import pytest
 import pyvips
 import yaml
 
-from jobs import bench_recipes
+from jobs.benches import recipes
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 
 SPLITS = ("train", "train", "train", "calibration", "test")
@@ -40,5 +40,5 @@ def out(tmp_path: Path, preset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "data": data,
         "crop_px": 32,
     }))  # fmt: skip
-    monkeypatch.setattr(bench_recipes, "_RECIPES", str(tmp_path / "{}.yaml"))
+    monkeypatch.setattr(recipes, "_RECIPES", str(tmp_path / "{}.yaml"))
     return tmp_path / "out"

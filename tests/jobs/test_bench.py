@@ -16,9 +16,10 @@ from PIL import Image
 
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import BenchManifest
-from jobs import bench, bench_control, bench_growth, bench_job, bench_routing
-from jobs.bench_fake import FakeClassifier, FakeDevice, FakeRestorer, make_images
-from jobs.bench_plain import Finished
+from jobs import bench
+from jobs.benches import control, growth, job, routing
+from jobs.benches.fake import FakeClassifier, FakeDevice, FakeRestorer, make_images
+from jobs.benches.plain import Finished
 from jobs.parts import Parts
 from tests import fakes
 
@@ -105,11 +106,11 @@ def test_steady_state_begins_when_every_worker_has_finished_something() -> None:
         Finished(4.0, frozenset("d"), "two"),
         Finished(5.0, frozenset("fg"), ""),
     ]
-    assert bench_job.steady(groups, "in") == (2.0, frozenset("efg"))
+    assert job.steady(groups, "in") == (2.0, frozenset("efg"))
     with pytest.raises(ManifestError, match="too few images"):
-        bench_job.steady(groups[:1], "in")
+        job.steady(groups[:1], "in")
     with pytest.raises(ManifestError, match="too few images"):
-        bench_job.steady(groups[:2], "in")
+        job.steady(groups[:2], "in")
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -117,8 +118,8 @@ def test_the_job_is_compared_with_a_fake_device_whose_adapters_are_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("_FAKE_IMAGES", 96), ("_FAKE_SIZE", (96, 128)), ("_ADAPTER_BYTES", 1000)):
-        monkeypatch.setattr(bench_job, name, value)
-    with_models = {"bare": {}, "runs": [dict.fromkeys([*bench_job.RATIOS, "over_plain"], 1.0)]}
+        monkeypatch.setattr(job, name, value)
+    with_models = {"bare": {}, "runs": [dict.fromkeys([*job.RATIOS, "over_plain"], 1.0)]}
     monkeypatch.setattr(bench, "with_models", lambda *_: with_models)
     shards(tmp_path / "in")
     result = bench.run(manifest_for(tmp_path, fake_device=True, repeats=1), PARTS)
@@ -156,9 +157,9 @@ def test_the_images_of_a_bench_differ(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 def test_routing_loads_each_adapter_about_once_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_LOAD_S", 0.0), ("_IMAGE_S", 0.0), ("_LEAST_IMAGES", 512), ("_UNITS_A_ROUTE", 1)):
-        monkeypatch.setattr(bench_routing, name, value)
-    monkeypatch.setattr(bench_routing, "ROUTES", (4,))
-    table = bench_routing.measure()
+        monkeypatch.setattr(routing, name, value)
+    monkeypatch.setattr(routing, "ROUTES", (4,))
+    table = routing.measure()
     assert [(row["routes"], row["mix"]) for row in table] == [(4, "uniform")] * 3 + [(4, "Zipf")] * 3
     assert all(4 <= row["loads"] <= 16 and 16 <= row["units"] <= 24 for row in table)
 
@@ -166,8 +167,8 @@ def test_routing_loads_each_adapter_about_once_where_it_fits(monkeypatch: pytest
 @pytest.mark.usefixtures("ray_local")
 def test_growth_is_of_whole_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_N", 160), ("_N_ACTORS", 100), ("TIMES", (1, 2)), ("ACTORS", (1,))):
-        monkeypatch.setattr(bench_growth, name, value)
-    table = bench_growth.measure(tmp_path)
+        monkeypatch.setattr(growth, name, value)
+    table = growth.measure(tmp_path)
     assert [(row["images"], row["actors"]) for row in table] == [(160, 2), (320, 2), (100, 1)]
     assert all(row["seconds_per_image"] > 0 and row["driver_mib"] > 50 for row in table)
     assert not list(tmp_path.iterdir())
@@ -175,7 +176,7 @@ def test_growth_is_of_whole_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("ray_local")
 def test_no_reference_is_lost_in_the_control_plane(tmp_path: Path) -> None:
-    found = bench_control.measure(3000, tmp_path)
+    found = control.measure(3000, tmp_path)
     assert found["images"] == 3000 and found["images_per_s"] > 0 and found["ledger_parts"] >= 3000 / 32
     assert len(found["driver_mib_by_quarter"]) == 5 and not list(tmp_path.iterdir())
 

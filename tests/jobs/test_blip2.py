@@ -26,7 +26,9 @@ from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import describe_models, model_folders, view_spec
 from fdi_lib.models.restorer import Restorer
-from jobs import bank, train_pairs, train_plan
+from jobs import bank
+from jobs.training import pairs as own_pairs
+from jobs.training import plan as planning
 from tests.blip2 import SIZE_PX, save_blip2
 from tests.jobs.test_bank import _manifest
 from tests.models.conftest import preset  # noqa: F401 - a fixture
@@ -59,7 +61,7 @@ def test_bank_classifier_and_restorer_work_with_it(preset: Path, tmp_path: Path)
     assert references.tokens_of("haze").shape == (8, 24)
 
     training = _training(tmp_path, {"base": str(preset / "base"), "bank": str(tmp_path / "bank"), **pinned})
-    plan = train_plan.plan_of(training, [], train_plan.bank_of(training))
+    plan = planning.plan_of(training, [], planning.bank_of(training))
     assert plan.config.fdi_shape == (8, 24) and plan.config.encoder_sha256 == found.sha256
 
     base_sha256 = file_sha256(preset / "base" / "base.safetensors")
@@ -133,8 +135,8 @@ def test_a_pin_that_does_not_hold_is_refused_by_every_job(preset: Path, tmp_path
     for work in (
         lambda: describe_models(models),  # restore, retry and plan ask this first
         lambda: Restorer.from_settings(models, ClassifySettings(), RestoreSettings()),  # evaluate
-        lambda: train_plan.bank_of(training),
-        lambda: train_pairs.folders_with(training, None),
+        lambda: planning.bank_of(training),
+        lambda: own_pairs.folders_with(training, None),
         lambda: bank.build(building),
     ):
         with pytest.raises(WeightsError, match=message):

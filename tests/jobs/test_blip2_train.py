@@ -22,7 +22,7 @@ from jobs import adapters, bank, train
 from tests.blip2 import save_blip2
 from tests.jobs.short_recipes import clean_data
 from tests.jobs.test_bank import _manifest
-from tests.jobs.test_train_adapter import settings
+from tests.jobs.training.test_adapter import settings
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.pairs import write_pairs
 

@@ -208,12 +208,15 @@ def test_mixtures_that_cannot_be_are_refused(pictures: Path, tmp_path_factory: p
 
 
 def test_whole_pictures_are_measured_once_each(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    ramp = np.repeat(np.linspace(70, 250, 2000).astype(np.uint8)[:, None, None], 900, 1).repeat(3, 2)
+    data = pyvips.Image.new_from_array(ramp).jpegsave_buffer(Q=98)
+    (pictures / "large.jpg").write_bytes(data)
+    with (pictures / "list.tsv").open("a") as rows:
+        rows.write(f"\nlarge.jpg\tlarge\tphoto\there\tCC0\t{hashlib.sha256(data).hexdigest()}\ttest\n")
     output = tmp_path_factory.mktemp("out")
-    data = synthetic(manifest(pictures, output, cut="whole", clean_tiles=9), {"noise"})
-    assert [sample.pixels.shape for sample in data.singles["noise"]] == [(256, 256, 3)] * 2
-    assert [tile.pixels.shape[0] for tile in data.clean] == [256, 256]  # smaller ones show too little
-    assert len({sample.tile.picture for sample in data.singles["noise"]}) == 2
-    smaller = synthetic(manifest(pictures, output, tile_px=64, reduction=4), {"noise"})
-    assert {tile.pixels.shape for tile in smaller.clean} == {(64, 64, 3)} and len(smaller.singles["noise"]) == 4
-    with pytest.raises(ManifestError, match=r"data\.reduction = '4': no whole picture is large enough"):
-        synthetic(manifest(pictures, output, cut="whole", reduction=4), {"noise"})
+    found = synthetic(manifest(pictures, output, cut="whole", tile_px=256, clean_tiles=9), {"noise"})
+    # The large one is taken at a third, where its shorter side is 300 px; its other sizes are clean only.
+    assert sorted(s.pixels.shape for s in found.singles["noise"]) == [(256, 256, 3)] * 2 + [(667, 300, 3)]
+    assert sorted(tile.pixels.shape[0] for tile in found.clean) == [256, 256, 500, 667, 1000]
+    with pytest.raises(ManifestError, match=r"data\.tile_px = '512': no whole picture is large enough"):
+        synthetic(manifest(pictures, output, cut="whole", tile_px=512), {"noise"})

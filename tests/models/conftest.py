@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fdi_lib.core.similarity import Limits, Thresholds
+from fdi_lib.core.thresholds import Limits, Thresholds
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank

@@ -1,6 +1,6 @@
 """Damage by the printing press. Not one of the recipes: a degradation that no shipped model has ever seen.
 
-It is there to try training a new degradation from pairs on (``python -m jobs.own_bench``).
+It is there to try training a new degradation from pairs on (``python -m jobs.benches.own``).
 """
 
 from __future__ import annotations
