@@ -47,7 +47,8 @@ soak: $(READY) ## very many small images, drivers killed at random: hours
 weights: $(READY) ## train the compact preset from nothing: make weights FDI_DATA=FOLDER (minutes on a GPU, days on two cores)
 	$(BIN)/python -m jobs.training.weights --at-once $(AT_ONCE) --workers $(WORKERS)
 	$(BIN)/fdi evaluate manifests/evaluate/compact.yaml
-	$(BIN)/python -m jobs.cards out/evaluate/metrics.json
+	$(BIN)/fdi evaluate manifests/evaluate/whole.yaml
+	$(BIN)/python -m jobs.cards out/evaluate/metrics.json out/evaluate-whole/metrics.json
 
 clean: ## remove the environment, caches and results
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,7 +75,7 @@ def _check_free(output: Path) -> None:
 
 
 def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBank:
-    """The bank with another one's entries; clean content stays the first one's."""
+    """The bank with another one's entries; clean content, whole pictures too, stays the first one's."""
     twice = set(bank.names) & set(other.names)
     if twice:
         raise ManifestError(
@@ -82,7 +83,7 @@ def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBan
         )
     for entry in other.entries:
         bank = bank.with_entry(entry)
-    return bank
+    return replace(bank, whole_only=bank.whole_only | other.whole_only)
 
 
 def _from_pairs(manifest: BankManifest, encoder: EncoderFiles) -> tuple[ReferenceBank, dict[str, Any]]:

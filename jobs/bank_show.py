@@ -27,21 +27,23 @@ def holds(bank: ReferenceBank) -> dict[str, Any]:
     unit_KD = bank.geometry.unit_KD
     cosine_KK = unit_KD @ unit_KD.T
     np.fill_diagonal(cosine_KK, -np.inf)
-    alone, t = len(bank.names) == 1, bank.thresholds
+    alone, whole = len(bank.names) == 1, bank.whole.thresholds
+    detail = dict(zip(bank.detail.geometry.names, bank.detail.thresholds.limit_K.round(2).tolist(), strict=True))
     degradations = {
         name: {
             "pairs": bank.entry(name).pairs,
             "explained_by_mean": round(bank.entry(name).spread, 3),
-            "amplitude": round(float(t.single_K[k]), 2),
-            "limit": round(float(t.detail.limit_K[k]), 2),
-            "limit_whole": round(float(t.whole.limit_K[k]), 2),
+            "amplitude": round(float(whole.single_K[k]), 2),
+            "limit": detail.get(name),
+            "limit_whole": round(float(whole.limit_K[k]), 2),
             "nearest": None if alone else bank.names[int(cosine_KK[k].argmax())],
             "nearest_cosine": None if alone else round(float(cosine_KK[k].max()), 3),
             "severities": _severities(bank, bank.entry(name)),
         }
         for k, name in enumerate(bank.names)
     }
-    limits = {"unknown_energy": t.detail.unknown_energy, "unknown_energy_whole": t.whole.unknown_energy}
+    t = bank.detail.thresholds
+    limits = {"unknown_energy": t.unknown_energy, "unknown_energy_whole": whole.unknown_energy}
     limits |= {"whole_pictures": int(bank.whole_N.sum()), "member": t.member, "margin": round(t.margin, 2)}
     limits |= {"mixtures": 0 if bank.mixtures is None else len(bank.mixtures.fdi_PD)}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
@@ -64,7 +66,8 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
     Returns:
         What :func:`holds` says, and for each degradation ``held_out`` (images), ``probe_auc`` and ``probe_accuracy`` of
         a cross-validated linear probe of clean images against its own, ``kind_accuracy`` of one of all kinds and clean,
-        ``filter_auc`` of its matched filter, ``found`` (share decided to be exactly it); ``clean``: ``held_out``,
+        ``filter_auc`` of its matched filter, ``found`` and ``found_whole`` (share decided to be exactly it, as details
+        and as whole pictures are judged; None where it isn't looked for); ``clean``: ``held_out``,
         ``kind_accuracy``, ``false_positives`` (share by weight); ``kind_accuracy`` of all; ``cosines`` of directions;
         ``confusion`` by row and column; ``plot``. None stands for what too few images can't tell.
 
@@ -76,16 +79,16 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
         raise ManifestError("no file can be written there", key="--plot", value=plot, remedy="name a file in a folder")
     bank = ReferenceBank.from_pretrained(Path(uri))
     # Clean images that don't count for the thresholds (garments on plain grounds) don't count here.
-    groups = {CLEAN: bank.clean_ND[(bank.weight_N > 0) & ~bank.whole_N]} | {
-        entry.name: entry.held_out_MD for entry in bank.entries
-    }
+    clean = bank.detail.held_out
+    groups = {CLEAN: clean.clean_ND[clean.weight_N > 0]} | {entry.name: entry.held_out_MD for entry in bank.entries}
     summary = holds(bank)
     _probe(bank, groups, summary)
     unit_KD = bank.geometry.unit_KD
     names, cosine_KK = bank.names, np.round(unit_KD @ unit_KD.T, 3).tolist()
-    decided = separability.confusion(bank.geometry, bank.thresholds, bank.held_out)
+    decided, whole = separability.confusion(bank.detail), separability.confusion(bank.whole)
     for name, row in summary["degradations"].items():
-        row["found"] = round(decided.accuracy([name]), 4)
+        row["found"] = round(decided.accuracy([name]), 4) if name in decided.names else None
+        row["found_whole"] = round(whole.accuracy([name]), 4)
     summary["cosines"] = {n: dict(zip(names, row_K, strict=True)) for n, row_K in zip(names, cosine_KK, strict=True)}
     summary["confusion"] = {
         name: dict(zip(decided.columns, row_C.tolist(), strict=True))
@@ -111,7 +114,8 @@ def _probe(bank: ReferenceBank, groups: dict[str, np.ndarray], summary: dict[str
     summary["clean"] = {
         "held_out": len(groups[CLEAN]),
         "kind_accuracy": _rounded(recalls.get(CLEAN)),
-        "false_positives": _rounded(separability.false_positives(bank.geometry, bank.thresholds, bank.held_out)),
+        "false_positives": _rounded(separability.false_positives(bank.detail)),
+        "false_positives_whole": _rounded(separability.false_positives(bank.whole)),
     }
     summary["kind_accuracy"] = _rounded(float(np.mean(list(recalls.values()))) if recalls else None)
 
@@ -132,6 +136,7 @@ _SHOWN = {
     "limit_whole": "of wholes",
     "nearest": "nearest", "nearest_cosine": "cosine", "held_out": "held out", "probe_auc": "probe AUC",
     "probe_accuracy": "accuracy", "kind_accuracy": "of all kinds", "filter_auc": "filter AUC", "found": "found",
+    "found_whole": "as wholes",
 }  # fmt: skip
 
 
@@ -147,8 +152,8 @@ def text(summary: dict[str, Any]) -> str:
         f"a mixture's member from {summary['member']:.2f} of its amplitude",
         f"a cross-validated linear probe of all kinds and clean names {_cell(summary['kind_accuracy'])} rightly, kinds "
         f"counting alike; of {clean['held_out']} clean images {_cell(clean['kind_accuracy'])}",
-        f"held-out clean images not left alone: {clean['false_positives']:.1%} by weight (the thresholds were found on "
-        "the same ones)",
+        f"held-out clean images not left alone: {clean['false_positives']:.1%} by weight, of whole pictures "
+        f"{clean['false_positives_whole']:.1%} (the thresholds were found on the same ones)",
     ]
     facts += [
         f"severities of {name}, mildest first, as length (cosine to the mean): "

@@ -28,7 +28,7 @@ from jobs.benches.job import RATIOS, median, with_fake_device, with_models
 from jobs.demo_archive import Amounts, make_archive
 from jobs.parts import Parts
 
-# Where the manifest names no source: 55 images, whose eight single degradations are those that the bank recognises.
+# Where the manifest names no source: 55 images with the eight degradations that are looked for in small ones.
 _RECOGNISED = ("noise", "jpeg", "haze", "rain", "snow", "low_light", "scratch", "low_resolution")
 AMOUNTS = Amounts(single=5, mixture=2, clean=6, singles=_RECOGNISED)
 

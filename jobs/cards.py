@@ -1,4 +1,4 @@
-"""Model cards. ``python -m jobs.cards METRICS`` writes the compact preset's, ``fdi train`` that of a new adapter.
+"""Model cards. ``python -m jobs.cards TILES WHOLE`` writes the compact preset's, ``fdi train`` that of a new adapter.
 
 Every figure comes from ``training.json``, ``training-log.jsonl`` and the ``metrics.json`` of ``fdi evaluate``, or from
 what ``fdi train`` has just measured. Their front matter is the Hugging Face Hub's.
@@ -27,14 +27,20 @@ _ABOUT = {
     "bank": "Reference bank: Feature Difference Instructions, geometry of clean features, calibrated thresholds.",
 }
 
-_ADAPTERS = ("adapters", "on_request")  # those that the bank recognises, and others
 
+def write_cards(
+    metrics: dict[str, Any], whole: dict[str, Any], table: Path = Path("docs/training-data.tsv")
+) -> list[Path]:
+    """Write ``README.md`` into every folder of the compact preset; return the files.
 
-def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.tsv")) -> list[Path]:
-    """Write ``README.md`` into every folder of the compact preset; return the files."""
+    Args:
+        metrics: ``metrics.json`` of ``manifests/evaluate/compact.yaml``, of tiles.
+        whole: that of ``manifests/evaluate/whole.yaml``, of whole photographs.
+        table: list of pictures.
+    """
     preset, where = compact_folder(), sources(table)
     written = []
-    adapters = [path.parent for parent in _ADAPTERS for path in sorted(preset.glob(f"{parent}/*/config.json"))]
+    adapters = [path.parent for path in sorted(preset.glob("adapters/*/config.json"))]
     for folder in [preset / n for n in _ABOUT] + adapters:
         name, adapter = folder.name, folder in adapters
         file = "adapter.safetensors" if adapter else f"{name}.safetensors"
@@ -51,11 +57,11 @@ def write_cards(metrics: dict[str, Any], table: Path = Path("docs/training-data.
             file=file,
             sha256=file_sha256(folder / file),
             command=f"fdi {'bank build' if name == 'bank' else 'train'} {recipe} data.uri=FOLDER",
-            facts=_facts(folder, metrics if name == "bank" else None),
+            facts=_facts(folder, metrics if name == "bank" else None) | in_whole(whole, name),
             measured=_shown(figures) if figures else None,
             measured_by=f"By `fdi evaluate manifests/evaluate/compact.yaml`, on {figures['n'] if figures else 0} tiles "
             "of 256 px of test photographs that no training saw",
-            unmeasured="See docs/decisions/0009-what-the-compact-bank-recognises.md."
+            unmeasured="On tiles: not yet; see above and docs/benchmarks.md."
             if adapter
             else "See the adapters' cards and docs/benchmarks.md.",
             data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {where}.\n"
@@ -162,6 +168,19 @@ def _shown(figures: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def in_whole(whole: dict[str, Any], name: str) -> dict[str, str]:
+    """What an adapter, or the bank, came to on whole photographs; nothing for what wasn't measured there."""
+    if name == "bank":
+        return {"clean whole photographs left untouched": "{untouched:.3f} of {n}".format(**whole["clean"])}
+    figures = whole["degradations"].get(name)
+    if figures is None:
+        return {}
+    told = (
+        "{n} of {psnr_in:.1f} dB: told {gain_db:+.1f} dB; classified {gain_db_classified:+.1f} dB, found in {found:.0%}"
+    )
+    return {"on whole test photographs": told.format(**figures)}
+
+
 def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
     facts: dict[str, str] = {}
     training = folder / "training.json"
@@ -185,5 +204,7 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for path in write_cards(json.loads(Path(sys.argv[1]).read_text())):
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m jobs.cards TILES/metrics.json WHOLE/metrics.json")
+    for path in write_cards(*(json.loads(Path(path).read_text()) for path in sys.argv[1:])):
         print(path)

@@ -12,15 +12,14 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-from fdi_lib.core.similarity import Geometry, decide, statistics
-from fdi_lib.core.thresholds import Limits, Thresholds
+from fdi_lib.core.similarity import Geometry, Thresholds, decide, statistics
 
 _L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
 _OF_SCORES = 0.8  # share of the clean false-positive rate that the scores may use; the energy has the rest
 _ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another one, too
 # Of images with one degradation, those that a mixture's reference may explain better: no fewer of the shipped bank's
-# single degradations are named exactly than without, and F1 of mixtures is the higher (docs/decisions/0015).
-_LIKELIER = 0.05
+# single degradations are named exactly than without, and F1 of mixtures is the higher (docs/decisions/0015, 0016).
+_LIKELIER = 0.03
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
 
@@ -35,7 +34,6 @@ class HeldOut:
         damaged_MD: of damaged images.
         present_MK: bool, the degradations that each of them has.
         weight_M: what each damaged image counts, as several looks at one picture do; None: 1.
-        whole_N: bool, which of the clean images are whole pictures; None: none. The damaged ones are details.
     """
 
     clean_ND: np.ndarray
@@ -43,7 +41,6 @@ class HeldOut:
     damaged_MD: np.ndarray
     present_MK: np.ndarray
     weight_M: np.ndarray | None = None
-    whole_N: np.ndarray | None = None
 
     def alone(self, k: int) -> np.ndarray:
         """Bool M: damaged by degradation k and no other."""
@@ -58,7 +55,7 @@ def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
         held: references; each degradation must be there alone at least once.
         rate: share of clean images that may be touched, in (0, 0.5).
     """
-    start = _start(geometry, held, rate)
+    start = _limits(geometry, held, rate)
     found = statistics(held.damaged_MD, geometry, start)
     kinds = range(len(geometry.names))
     single_K = np.array([max(np.median(found["amplitude"][held.alone(k), k]), 1e-3) for k in kinds])
@@ -114,34 +111,26 @@ def _predicted(values_N: np.ndarray, weight_N: np.ndarray, rate: float) -> float
 
 def at_rate(thresholds: Thresholds, geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     """The same thresholds with the limits of another clean false-positive rate."""
-    at = _start(geometry, held, rate)
-    return replace(thresholds, detail=at.detail, whole=at.whole, least_K=np.maximum(at.least_K, thresholds.least_K))
+    limits = _limits(geometry, held, rate)
+    least_K = np.maximum(limits.least_K, thresholds.least_K)
+    return replace(thresholds, limit_K=limits.limit_K, unknown_energy=limits.unknown_energy, least_K=least_K)
 
 
-def _start(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
-    """Thresholds that know the clean references' limits, and nothing yet of amplitudes."""
-    whole_N = np.zeros(len(held.clean_ND), bool) if held.whole_N is None else held.whole_N
-    kinds = [kind_N if kind_N.any() else ~kind_N for kind_N in (~whole_N, whole_N)]
-    detail, whole = (_limits(geometry, held, kind_N, rate) for kind_N in kinds)
-    along_NK = geometry.residual(held.clean_ND[kinds[0]]) @ geometry.unit_KD.T
-    share = 1 - rate / len(geometry.names)
-    least_K = np.array([weighted_quantile(column, held.weight_N[kinds[0]], share) for column in along_NK.T])
-    ones_K = np.ones(len(least_K))
-    return Thresholds(detail, whole, ones_K, ones_K, least_K, 0.5, _L1)
-
-
-def _limits(geometry: Geometry, held: HeldOut, kind_N: np.ndarray, rate: float) -> Limits:
-    """Limits of one kind of image, from the clean references that are of it."""
-    clean_ND, weight_N = held.clean_ND[kind_N], held.weight_N[kind_N]
-    score_NK, score_MK = geometry.scores(clean_ND), geometry.scores(held.damaged_MD)
-    mildest_K = np.array([np.quantile(score_MK[held.alone(k), k], 0.05) for k in range(len(geometry.names))])
-    energy_N = (geometry.residual(clean_ND) ** 2).sum(1)
-    limit_K, energy = detection_limits(score_NK, energy_N, weight_N, mildest_K, rate)
-    mean_K = weighted_mean(score_NK, weight_N)
+def _limits(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
+    score_NK, score_MK = geometry.scores(held.clean_ND), geometry.scores(held.damaged_MD)
+    kinds = range(len(geometry.names))
+    mildest_K = np.array([np.quantile(score_MK[held.alone(k), k], 0.05) for k in kinds])
+    r_ND = geometry.residual(held.clean_ND)
+    limit_K, energy = detection_limits(score_NK, (r_ND**2).sum(1), held.weight_N, mildest_K, rate)
+    mean_K = weighted_mean(score_NK, held.weight_N)
     # A few pictures hold no 1 % tail: no limit lies below that of normally distributed scores (their deviation is 1),
     # where each degradation has its share of the rate.
-    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - _OF_SCORES * rate / len(mildest_K)))
-    return Limits(mean_K, limit_K, max(energy, _predicted(energy_N, weight_N, (1 - _OF_SCORES) * rate)))
+    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - _OF_SCORES * rate / len(kinds)))
+    energy = max(energy, _predicted((r_ND**2).sum(1), held.weight_N, (1 - _OF_SCORES) * rate))
+    along_NK = r_ND @ geometry.unit_KD.T
+    least_K = np.array([weighted_quantile(column, held.weight_N, 1 - rate / len(kinds)) for column in along_NK.T])
+    ones_K = np.ones(len(kinds))
+    return Thresholds(mean_K, limit_K, energy, ones_K, ones_K, least_K, 0.5, _L1)
 
 
 def _exact(geometry: Geometry, held: HeldOut, thresholds: Thresholds) -> float:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fdi_lib.core.calibration import HeldOut
+from fdi_lib.core.judge import Judge
 from fdi_lib.core.metrics import auroc
 from fdi_lib.core.mixtures import fisher
-from fdi_lib.core.similarity import Geometry, decide, shrunk
-from fdi_lib.core.thresholds import Thresholds
+from fdi_lib.core.similarity import shrunk
 
 CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # of a confusion, beside the names
 FEWEST = 4  # images of a group that a probe can be cross-validated on
@@ -45,25 +44,25 @@ class Confusion:
         return float(right / max(self.count_RC[rows].sum(), 1))
 
 
-def confusion(geometry: Geometry, thresholds: Thresholds, held: HeldOut) -> Confusion:
+def confusion(judge: Judge) -> Confusion:
     """Decide on held-out references; where thresholds were found on the same ones, it flatters them a little."""
-    names = geometry.names
+    names, held = judge.geometry.names, judge.held_out
     columns = (*names, CLEAN, UNKNOWN, SEVERAL)
-    detail_N = slice(None) if held.whole_N is None else ~held.whole_N
-    groups = {name: held.damaged_MD[held.alone(k)] for k, name in enumerate(names)} | {CLEAN: held.clean_ND[detail_N]}
+    groups = {name: held.damaged_MD[held.alone(k)] for k, name in enumerate(names)} | {CLEAN: held.clean_ND}
     groups[SEVERAL] = held.damaged_MD[held.present_MK.sum(1) > 1]
     groups = {row: q_ND for row, q_ND in groups.items() if len(q_ND) or row in names}
     count_RC = np.zeros((len(groups), len(columns)), int)
     for r, q_ND in enumerate(groups.values()):
-        for decision in decide(q_ND, geometry, thresholds, max_adapters=3, mode="progressive") if len(q_ND) else ():
+        for decision in judge.decide(q_ND, max_adapters=3, mode="progressive") if len(q_ND) else ():
             found = {"clean": CLEAN, "unknown": UNKNOWN, "mixture": SEVERAL}.get(decision.verdict)
             count_RC[r, columns.index(found or decision.adapters[0][0])] += 1
     return Confusion(names, tuple(groups), columns, count_RC)
 
 
-def false_positives(geometry: Geometry, thresholds: Thresholds, held: HeldOut) -> float:
+def false_positives(judge: Judge) -> float:
     """Share of held-out clean images, by weight, that are not said to be clean."""
-    decisions = decide(held.clean_ND, geometry, thresholds, max_adapters=3, mode="progressive", whole_N=held.whole_N)
+    held = judge.held_out
+    decisions = judge.decide(held.clean_ND, max_adapters=3, mode="progressive")
     wrong_N = np.array([decision.verdict != "clean" for decision in decisions])
     return float((wrong_N * held.weight_N).sum() / held.weight_N.sum())
 

@@ -26,7 +26,6 @@ from scipy.optimize import nnls
 from fdi_lib.core.decision import Decision, Mode, Verdict
 from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.order import in_order_of_repair
-from fdi_lib.core.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,36 @@ class Geometry:
         """Of the references, once for all images: solving for them takes longer than deciding on a batch."""
         assert self.mixtures is not None, "asked for where there are some"
         return self.mixtures.discriminants(self.fdi_KD)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What calibration on held-out references found; see :mod:`fdi_lib.training.bank`.
+
+    Args:
+        clean_mean_K: mean matched-filter score of clean images.
+        limit_K: score above which an image is not clean, see :func:`fdi_lib.core.calibration.detection_limits`.
+        unknown_energy: |r|^2 above which an image without a detection is unknown.
+        single_K: median amplitude of each degradation alone: the unit of composite weights.
+        left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
+            quantile of images known to be k).
+        least_K: amplitude of k that images without it (clean, or with one other degradation) hardly reach: a further
+            degradation of a mixture needs more, where there is no reference of the mixture.
+        member: so joins a further degradation from this share of its ``single`` amplitude on.
+        l1: sparsity of the code, in amplitude.
+        margin: a further degradation joins where a reference of the mixture is likelier than one of the first alone, by
+            more than this (log-likelihood).
+    """
+
+    clean_mean_K: np.ndarray
+    limit_K: np.ndarray
+    unknown_energy: float
+    single_K: np.ndarray
+    left_K: np.ndarray
+    least_K: np.ndarray
+    member: float
+    l1: float
+    margin: float = 0.0
 
 
 def shrunk_covariance(x_ND: np.ndarray) -> np.ndarray:
@@ -140,27 +169,16 @@ def sparse_code(r_ND: np.ndarray, unit_KD: np.ndarray, l1: float) -> np.ndarray:
     return np.stack([nnls(upper_KK, target)[0] for target in target_NK])
 
 
-def statistics(
-    q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds, whole_N: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
+def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> dict[str, np.ndarray]:
     """Everything a decision is made of, from features.
-
-    Args:
-        q_ND: pooled features.
-        geometry: the bank's coordinates.
-        thresholds: the bank's thresholds.
-        whole_N: bool, which images are whole pictures; None: none.
 
     Returns:
         ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N,K (score as a share of the way from clean to its limit);
-        ``energy`` N (|r|^2); ``residual`` N (unexplained share of it); ``unlike`` N (bool: energy above its limit).
+        ``energy`` N (|r|^2); ``residual`` N (unexplained share of it).
     """
     unit_KD, r_ND = geometry.unit_KD, geometry.residual(q_ND)
-    kind_N = np.zeros(len(q_ND), int) if whole_N is None else np.asarray(whole_N, int)
-    both = thresholds.detail, thresholds.whole
-    mean_NK, limit_NK = (np.stack([getattr(of, key) for of in both])[kind_N] for key in ("clean_mean_K", "limit_K"))
-    energy_N = (r_ND**2).sum(1)
-    detect_NK = (geometry.scores(q_ND) - mean_NK) / (limit_NK - mean_NK)
+    energy_N, mean_K = (r_ND**2).sum(1), thresholds.clean_mean_K
+    detect_NK = (geometry.scores(q_ND) - mean_K) / (thresholds.limit_K - mean_K)
     amplitude_NK = sparse_code(r_ND, unit_KD, thresholds.l1)
     left_N = ((r_ND - amplitude_NK @ unit_KD) ** 2).sum(1)
     return {
@@ -169,7 +187,6 @@ def statistics(
         "detect": detect_NK,
         "energy": energy_N,
         "residual": left_N / energy_N,
-        "unlike": energy_N > np.array([of.unknown_energy for of in both])[kind_N],
     }
 
 
@@ -182,7 +199,6 @@ def decide(
     mode: Mode,
     strength: float = 1.0,
     strengths: Mapping[str, float] | None = None,
-    whole_N: np.ndarray | None = None,
 ) -> list[Decision]:
     """Decide for each image: clean, unknown, one degradation, or a mixture.
 
@@ -195,16 +211,15 @@ def decide(
             in units of the degradation alone, clipped to [0, 1.25], times ``strength``; sorted by name).
         strength: factor on every weight.
         strengths: factors that single names have in its place.
-        whole_N: bool, which images are whole pictures; None: none.
     """
-    found, better_NKK = statistics(q_ND, geometry, thresholds, whole_N), geometry.partners(q_ND)
+    found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
     decisions = []
     for i in range(len(q_ND)):
         detect_K, amplitude_K = found["detect"][i], found["amplitude"][i]
         energy, residual = float(found["energy"][i]), float(found["residual"][i])
         left, detected = residual * energy, bool(detect_K.max() > 1)
         members = _members(detect_K, amplitude_K, left, better_NKK[i], thresholds, max_adapters)
-        if not detected and not found["unlike"][i]:
+        if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
         elif not detected or not members or left > max(thresholds.left_K[k] for k in members):
             verdict = "unknown"

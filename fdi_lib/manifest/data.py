@@ -115,3 +115,40 @@ class EvaluateDataSettings(DataSettings):
                 remedy = f"use some of: {', '.join(self.degradations)}"
                 raise problem(f"{missing[0]} is not among data.degradations", key="mixtures", remedy=remedy)
         return self
+
+
+class SyntheticPairSettings(DataSettings):
+    """Reference pairs made from listed clean pictures, split by picture into references and held-out references."""
+
+    pictures: SafeText = Field(default="docs/training-data.tsv", description="Table of pictures.")
+    degradations: Names = Field(min_length=1, description="Names of the bank's degradations.")
+    spread_only: Names = Field(
+        default=(), description="Of these: what counts for the spread of differences, but isn't to be recognised."
+    )
+    whole_only: Names = Field(
+        default=(),
+        description="Of these: what is looked for in whole pictures only; too many details look like it.",
+    )
+    mixture_references: int = Field(
+        default=0,
+        ge=0,
+        description="Pictures for the reference of every two that are looked for everywhere; 0: no such references.",
+    )
+    clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
+
+    @model_validator(mode="after")
+    def _some_are_recognised(self) -> Self:
+        for key in ("spread_only", "whole_only"):
+            others = [name for name in getattr(self, key) if name not in self.degradations]
+            if others:
+                raise problem(
+                    f"{others[0]} is not among the degradations", key=key, remedy="name some of `degradations`"
+                )
+        both = set(self.spread_only) & set(self.whole_only)
+        if both:
+            remedy = "leave it out of one of them"
+            raise problem(f"{min(both)} is in spread_only, too", key="whole_only", remedy=remedy)
+        if {*self.spread_only, *self.whole_only} == set(self.degradations):
+            key = "whole_only" if self.whole_only else "spread_only"
+            raise problem("nothing would be left", key=key, remedy="name some of `degradations`")
+        return self

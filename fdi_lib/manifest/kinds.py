@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from fdi_lib.manifest.data import DataSettings, EvaluateDataSettings, Names, TrainDataSettings
-from fdi_lib.manifest.locations import Location, SafeText, is_inside, problem
+from fdi_lib.manifest.data import EvaluateDataSettings, Names, SyntheticPairSettings, TrainDataSettings
+from fdi_lib.manifest.locations import Location, is_inside, problem
 from fdi_lib.manifest.restoring import GateSettings, RestoreSettings
 from fdi_lib.manifest.settings import (
     Checkpoint,
@@ -190,30 +190,6 @@ class BankModels(Settings):
     """The encoder whose features the bank holds."""
 
     encoder: Checkpoint | None = Field(default=None, description="null is the compact preset's.")
-
-
-class SyntheticPairSettings(DataSettings):
-    """Reference pairs made from listed clean pictures, split by picture into references and held-out references."""
-
-    pictures: SafeText = Field(default="docs/training-data.tsv", description="Table of pictures.")
-    degradations: Names = Field(min_length=1, description="Names of the bank's degradations.")
-    spread_only: Names = Field(
-        default=(), description="Of these: what counts for the spread of differences, but isn't to be recognised."
-    )
-    mixture_references: int = Field(
-        default=0,
-        ge=0,
-        description="Pictures for the reference of every two that are recognised; 0: no such references.",
-    )
-    clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
-
-    @model_validator(mode="after")
-    def _some_are_recognised(self) -> Self:
-        others = set(self.spread_only) - set(self.degradations)
-        if others or set(self.spread_only) == set(self.degradations):
-            wrong = f"{sorted(others)[0]} is not among the degradations" if others else "nothing would be left"
-            raise problem(wrong, key="spread_only", remedy="name some of `degradations`")
-        return self
 
 
 class BankManifest(Settings):

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from fdi_lib.core.calibration import HeldOut, at_rate, calibrate
+from fdi_lib.core.calibration import HeldOut
+from fdi_lib.core.judge import Judge
 from fdi_lib.core.mixtures import Mixtures
-from fdi_lib.core.similarity import Geometry, whitening
-from fdi_lib.core.thresholds import Limits, Thresholds
+from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.configs import read_config
 from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
@@ -39,9 +39,10 @@ class ReferenceBank:
         whole_N: bool, which of them are whole pictures; the others are details, cut from larger ones.
         mixed_MD: features of held-out mixtures.
         mixed_MK: bool, which degradations each of them has.
-        rate: clean false-positive rate of ``thresholds``.
+        rate: clean false-positive rate of the thresholds.
         encoder_sha256: fingerprint of the encoder whose features these are.
-        calibrated: thresholds found before; None finds them when they are asked for.
+        whole_only: degradations that are looked for in whole pictures only: too many details look like them.
+        calibrated: thresholds of ``detail`` and ``whole`` found before; None finds them when they are asked for.
         mixtures: references of two degradations together; None where there is none.
     """
 
@@ -54,7 +55,8 @@ class ReferenceBank:
     mixed_MK: np.ndarray
     rate: float
     encoder_sha256: str
-    calibrated: Thresholds | None = None
+    whole_only: frozenset[str] = frozenset()
+    calibrated: tuple[Thresholds, Thresholds] | None = None
     mixtures: Mixtures | None = None
 
     @property
@@ -62,34 +64,43 @@ class ReferenceBank:
         """Degradations in the bank's order."""
         return tuple(entry.name for entry in self.entries)
 
+    def judge(self, kind: Literal["detail", "whole"]) -> Judge:
+        """The one that images of a kind are judged by."""
+        return self.detail if kind == "detail" else self.whole
+
+    @cached_property
+    def detail(self) -> Judge:
+        """Judges images that may be cuts of larger ones; by ``whole_only``, too, where there is nothing else."""
+        known = self
+        for name in sorted(self.whole_only) if self.whole_only < set(self.names) else ():
+            known = known.without(name)
+        return known._judge(~self.whole_N, self.calibrated and self.calibrated[0])
+
+    @cached_property
+    def whole(self) -> Judge:
+        """Judges whole pictures; as it judges details where no clean whole picture was held out."""
+        if not self.whole_N.any() and not self.whole_only:
+            return self.detail
+        return self._judge(self.whole_N, self.calibrated and self.calibrated[1])
+
     @cached_property
     def geometry(self) -> Geometry:
-        """The coordinates in which features are compared."""
+        """The coordinates in which features are compared with all entries."""
         white_DD = whitening(self.content.covariance_DD, self.content.within_DD)
         fdi_KD, filter_KD = (np.stack([getattr(e, part) for e in self.entries]) for part in ("mean_D", "filter_D"))
         further = tuple(e.severities.filter_PD if e.severities else filter_KD[:0] for e in self.entries)
         return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further, self.mixtures)
 
-    @cached_property
-    def held_out(self) -> HeldOut:
-        """Held-out references: single degradations of every entry, then mixtures."""
+    def _judge(self, own_N: np.ndarray, found: Thresholds | None) -> Judge:
+        """One that compares with all entries, by those clean references; by all others, where there are none."""
+        clean_N = own_N if own_N.any() else ~own_N
         counts = [len(entry.held_out_MD) for entry in self.entries]
         alone = np.repeat(np.eye(len(counts), dtype=bool), counts, axis=0)
         damaged = np.concatenate([*(entry.held_out_MD for entry in self.entries), self.mixed_MD])
-        weight_M = np.repeat([1 / entry.looks for entry in self.entries] + [1.0], [*counts, len(self.mixed_MK)])
         present = np.concatenate([alone, self.mixed_MK])
-        return HeldOut(self.clean_ND, self.weight_N, damaged, present, weight_M, self.whole_N)
-
-    @cached_property
-    def thresholds(self) -> Thresholds:
-        """Thresholds at the bank's own clean false-positive rate."""
-        return self.calibrated or calibrate(self.geometry, self.held_out, self.rate)
-
-    def at_rate(self, clean_false_positive_rate: float) -> Thresholds:
-        """Return the thresholds at another clean false-positive rate."""
-        if clean_false_positive_rate == self.rate:
-            return self.thresholds
-        return at_rate(self.thresholds, self.geometry, self.held_out, clean_false_positive_rate)
+        weight_M = (present / [entry.looks for entry in self.entries]).sum(1) / present.sum(1)
+        held_out = HeldOut(self.clean_ND[clean_N], self.weight_N[clean_N], damaged, present, weight_M)
+        return Judge(self.geometry, held_out, self.rate, found)
 
     def entry(self, name: str) -> Entry:
         """One degradation's entry."""
@@ -100,7 +111,7 @@ class ReferenceBank:
         return self.entry(name).tokens_TD
 
     def with_entry(self, entry: Entry) -> ReferenceBank:
-        """A bank that knows one degradation more, or another version of one; its thresholds are found anew."""
+        """A bank that knows one degradation more, or another version of one, and looks for it in all images."""
         others = tuple(e for e in self.entries if e.name != entry.name)
         kept = [k for k, e in enumerate(self.entries) if e.name != entry.name]
         rows = ~np.delete(self.mixed_MK, kept, axis=1).any(axis=1)  # mixtures with an entry that goes, go too
@@ -111,6 +122,7 @@ class ReferenceBank:
             mixed_MD=self.mixed_MD[rows],
             mixed_MK=mixed_MK,
             mixtures=self.mixtures and self.mixtures.keep(kept, added=1),
+            whole_only=self.whole_only - {entry.name},
             calibrated=None,
         )
 
@@ -130,6 +142,7 @@ class ReferenceBank:
             mixed_MD=self.mixed_MD[rows],
             mixed_MK=self.mixed_MK[rows][:, kept],
             mixtures=self.mixtures and self.mixtures.keep(kept),
+            whole_only=self.whole_only - {name},
             calibrated=None,
         )
 
@@ -166,14 +179,16 @@ class ReferenceBank:
         arrays |= {key: as_half(value) for key, value in half.items()}
         arrays |= {"mixed_present": kept.mixed_MK.astype(np.uint8), "whole": kept.whole_N.astype(np.uint8)}
         arrays |= kept.mixtures.arrays() if kept.mixtures else {}
-        save_file(arrays, folder / "bank.safetensors")
+        # safetensors writes memory as it lies, whatever an array's strides: columns that were chosen would be mixed up.
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, folder / "bank.safetensors")
         config = {
             "names": list(kept.names),
             "encoder_sha256": kept.encoder_sha256,
             "clean_false_positive_rate": kept.rate,
             "pairs": {entry.name: entry.pairs for entry in kept.entries},
             "explained_by_mean": {entry.name: entry.spread for entry in kept.entries},
-            "thresholds": asdict(kept.thresholds),
+            "whole_only": sorted(kept.whole_only),
+            "thresholds": {key: asdict(getattr(kept, key).thresholds) for key in ("detail", "whole")},
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1, default=np.ndarray.tolist) + "\n")
 
@@ -243,17 +258,15 @@ class ReferenceBank:
             mixed_MK,
             config["clean_false_positive_rate"],
             config["encoder_sha256"],
-            _thresholds(config["thresholds"]),
+            frozenset(config["whole_only"]),
+            (_thresholds(config["thresholds"]["detail"]), _thresholds(config["thresholds"]["whole"])),
             mixtures,
         )
 
 
 def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    def arrays(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: np.array(value) if isinstance(value, list) else value for key, value in values.items()}
-
-    limits = {key: Limits(**arrays(stored[key])) for key in ("detail", "whole")}
-    return Thresholds(**(arrays(stored) | limits))
+    arrays: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Thresholds(**arrays)
 
 
 def check_made_with(folder: Path, config: Mapping[str, Any], encoder_sha256: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from fdi_lib.core.decision import Decision
-from fdi_lib.core.similarity import decide
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import ReferenceBank
@@ -35,7 +35,9 @@ class Classifier:
     ) -> None:
         self.encoder, self.bank, self._batch, self._adapters = encoder, bank, batch, adapters
         self._classify, self._restore = classify, restore
-        self._thresholds = bank.at_rate(classify.clean_false_positive_rate)
+        kinds: tuple[Literal["detail", "whole"], ...]
+        kinds = ("detail", "whole") if classify.extent == "auto" else (classify.extent,)
+        self._judges = {kind: bank.judge(kind).at_rate(classify.clean_false_positive_rate) for kind in kinds}
 
     @classmethod
     def from_settings(
@@ -101,18 +103,21 @@ class Classifier:
         """
         if not len(views):
             return []
-        shown, side_B = self._classify.extent, np.asarray(shorter_px)
-        decisions = decide(
-            self.features(views),
-            self.bank.geometry,
-            self._thresholds,
-            max_adapters=self._classify.max_adapters,
-            mode=self._restore.mode,
-            strength=self._restore.strength,
-            strengths=self._restore.strengths,
-            whole_N=side_B >= _WHOLE_PX if shown == "auto" else np.full(len(side_B), shown == "whole"),
-        )
-        return [self._doable(decision) for decision in decisions]
+        q_BD, given = self.features(views), self._classify.extent
+        kind_B = [("whole" if px >= _WHOLE_PX else "detail") if given == "auto" else given for px in shorter_px]
+        decisions: dict[int, Decision] = {}
+        for kind, judge in self._judges.items():
+            rows = [i for i, each in enumerate(kind_B) if each == kind]
+            if rows:
+                found = judge.decide(
+                    q_BD[rows],
+                    max_adapters=self._classify.max_adapters,
+                    mode=self._restore.mode,
+                    strength=self._restore.strength,
+                    strengths=self._restore.strengths,
+                )
+                decisions |= zip(rows, found, strict=True)
+        return [self._doable(decisions[i]) for i in range(len(views))]
 
     def _doable(self, decision: Decision) -> Decision:
         """A degradation that nobody here can undo is as good as unknown: a person decides, nothing is guessed."""

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 
@@ -151,7 +152,9 @@ def build_bank(
         for k, name in enumerate(names):
             views = views_of(((name,), image, [seed, k, i]) for i, image in enumerate(reference))
             pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
-            entries.append(entry_of(name, pairs, content_DD, alone[name], prototypes))
+            # Tiles of one picture are no independent pictures, damaged or not.
+            looks = max(1, round(len(alone[name]) / max(weights.sum(), 1)))
+            entries.append(replace(entry_of(name, pairs, content_DD, alone[name], prototypes), looks=looks))
             within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
             damaged[name] = pairs.degraded
         mixtures = None
@@ -284,7 +287,8 @@ def _damaged(
         mine = [i for i in range(len(held_out)) if (i + k) % len(names) < _ALONE_OF_EACH]
         views = views_of(((name,), held_out[i], [seed, 99, k, i]) for i in mine)
         alone[name] = features_of_views(encoder, views)[1]
-    chosen = [(i, pairs[(7 * i + 3) % len(pairs)]) for i in range(len(held_out))] if pairs else []
+    order = np.random.default_rng([seed, 98]).permutation(len(pairs))
+    chosen = [(i, pairs[order[i % len(pairs)]]) for i in range(len(held_out))] if pairs else []
     views = views_of((kinds, held_out[i], [seed, 98, i]) for i, kinds in chosen)
     width = len(next(iter(alone.values()))[0])
     mixed_MD = features_of_views(encoder, views)[1] if views else np.zeros((0, width))

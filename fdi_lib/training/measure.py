@@ -93,9 +93,11 @@ def measure(
     residuals: dict[str, list[float]] = {}
     ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
-        result["degradations"][name], pictures[name], residuals[name] = _single(
+        result["degradations"][name], pictures[name], decisions = _single(
             name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name), pristine
         )
+        if all(name in decision.scores for decision in decisions if decision.scores):  # else nobody looks for it here
+            residuals[name] = [decision.residual for decision in decisions]
         result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
     result["clean"] = _clean(data.clean, restorer, seed)
@@ -184,8 +186,8 @@ def _single(
     bare: RestorerLike,
     method: Method,
     pristine: Pristine,
-) -> tuple[dict[str, Any], list[np.ndarray], list[float]]:
-    """Return one degradation's figures, four pictures of its first sample, and the residuals of its decisions."""
+) -> tuple[dict[str, Any], list[np.ndarray], list[Decision]]:
+    """Return one degradation's figures, four pictures of its first sample, and the classifier's decisions."""
     known = [_known([name], "progressive")] * len(samples)
     decisions = restorer.classify([s.pixels for s in samples])
     inputs = [s.pixels for s in samples]
@@ -213,7 +215,7 @@ def _single(
     return (
         _rounded(figures),
         [inputs[0], outputs[0], classical[0], samples[0].tile.pixels],
-        [d.residual for d in decisions],
+        decisions,
     )
 
 
@@ -253,15 +255,25 @@ def _mixtures(samples: list[Sample], restorer: RestorerLike, mode: Mode) -> dict
 def _unknown(data: EvaluationSet, residuals: dict[str, list[float]], restorer: RestorerLike) -> dict[str, Any]:
     """Do kinds that the bank doesn't know stand out by their residual (AUROC), and are they called unknown.
 
-    Kinds without an adapter, and, where there are several with one, each of these in turn with a bank that lacks it.
+    Kinds without an adapter, or that nobody looks for in such images; and, where there are several that are looked for,
+    each of these in turn with a bank that lacks it.
+
+    Args:
+        data: the tiles.
+        residuals: of the decisions about each kind that is looked for.
+        restorer: what is measured.
     """
     seen = {kind: restorer.classify([s.pixels for s in samples]) for kind, samples in data.unknown.items()}
-    if len(data.singles) > 1:
-        for name, samples in data.singles.items():
+    for name, samples in data.singles.items():
+        if name not in residuals:
+            seen[name] = restorer.classify([s.pixels for s in samples])
+        elif len(residuals) > 1:
             seen[name] = restorer.classify_without(name, [s.pixels for s in samples])
     kinds = {}
     for kind, decisions in seen.items():
         known = [value for name, values in residuals.items() if name != kind for value in values]
+        if not known:  # nothing to tell it from
+            continue
         auroc = metrics.auroc([d.residual for d in decisions], known)
         found = np.mean([d.verdict == "unknown" for d in decisions])
         kinds[kind] = _rounded({"n": len(decisions), "auroc": auroc, "found": found})

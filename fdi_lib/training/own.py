@@ -49,5 +49,5 @@ def _four_ways(image: np.ndarray, spec: ViewSpec) -> list[np.ndarray]:
 
 
 def confusion(bank: ReferenceBank) -> Confusion:
-    """Decide on the bank's own held-out references with its own thresholds."""
-    return separability.confusion(bank.geometry, bank.thresholds, bank.held_out)
+    """Decide on the bank's own held-out references, as details, with its own thresholds."""
+    return separability.confusion(bank.detail)

@@ -30,7 +30,7 @@ _REDUCTIONS = {"photo": (2, 3, 4), "garment": (2,), "plate": (3, 4)}
 _SCENE_REDUCTIONS = {"photo": (2, 3, 4, 6, 8), "garment": (2,), "plate": (3, 4, 6)}
 _SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
 # As a whole a picture shows much the same at any size, down to where its shorter side is this short.
-WHOLE_REDUCTIONS = (2, 3, 4, 6, 8)
+_WHOLE_REDUCTIONS = (2, 3, 4, 6, 8)
 _WHOLE_LEAST_PX = 192
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
 _PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
@@ -137,9 +137,7 @@ def cut_grid(image: np.ndarray, tile_px: int) -> Iterator[np.ndarray]:
             yield image[y : y + tile_px, x : x + tile_px]
 
 
-def whole_pictures(
-    pictures: Sequence[Picture], reductions: Sequence[int] = WHOLE_REDUCTIONS
-) -> Iterator[tuple[Picture, np.ndarray]]:
+def whole_pictures(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
     """Photographs as they were taken, uint8 HW3, at each reduction that leaves them large enough.
 
     Listed pictures that share their group are cuts of one photograph; a cut may be all sky, and is no whole picture.
@@ -147,7 +145,7 @@ def whole_pictures(
     listed = Counter(picture.group_id for picture in pictures)
     for picture in pictures:
         if picture.kind == "photo" and listed[picture.group_id] == 1:
-            for image in map(picture.load, reductions):
+            for image in map(picture.load, _WHOLE_REDUCTIONS):
                 if min(image.shape[:2]) >= _WHOLE_LEAST_PX:
                     yield picture, image
 

@@ -70,7 +70,10 @@ def run(manifest: EvaluateManifest) -> dict[str, Any]:
 
 def bench(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -> dict[str, Any]:
     """Do the work of :func:`run` with the restorers that ``load(redetect)`` makes."""
-    plain, again, data = load(False), load(True), manifest.data
+    data = manifest.data
+    if data.cut != "tiles":
+        raise ManifestError("orders are compared on tiles", key="data.cut", value=data.cut, remedy="use `tiles`")
+    plain, again = load(False), load(True)
     tiles = split_tiles(data.pictures, data.uri, "calibration", data.tile_px)
     rows: dict[str, dict[str, Any]] = {}
     pairs = chosen_mixtures(data, set(plain.adapter_hashes))

@@ -32,8 +32,6 @@ from fdi_lib.manifest.restoring import Init
 from fdi_lib.models.base_files import fetch_base
 from fdi_lib.models.presets import (
     ModelFolders,
-    adapter_folders,
-    compact_folder,
     describe,
     encoder_files,
     model_folders,
@@ -193,15 +191,9 @@ class Bench:
         self._store.replace(_FILE, json.dumps(told, indent=1).encode() + b"\n")
 
 
-def compact_adapters() -> ModelFolders:
-    """The shipped compact preset with the adapters that it uses on request only."""
-    found = model_folders(ModelSettings())
-    return replace(found, adapters={**adapter_folders(compact_folder() / "on_request"), **found.adapters})
-
-
 if __name__ == "__main__":
     parser = ArgumentParser(prog="python -m jobs.benches.starts")
-    parser.add_argument("--tasks", nargs="+", help="adapters; without it those that the preset uses by itself")
+    parser.add_argument("--tasks", nargs="+", help="adapters; without it all that are shipped")
     parser.add_argument("--tiles", type=int, default=_TILES, help="for each task, of the schedules that contend")
     parser.add_argument("--long", action="store_true", help="50 steps, too")
     parser.add_argument("--out", type=Path, default=Path("out/starts"))
@@ -221,8 +213,8 @@ if __name__ == "__main__":
         if given.train:
             bench.trained(given.tasks, given.steps, given.checkpoint_every)
         else:
-            usual = adapter_folders(compact_folder() / "adapters")
-            bench.shipped(given.tasks or sorted(usual), compact_adapters())
+            folders = model_folders(ModelSettings())
+            bench.shipped(given.tasks or folders.adapter_names(), folders)
     except FDIError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

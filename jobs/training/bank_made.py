@@ -10,6 +10,7 @@ import json
 import sys
 from argparse import ArgumentParser
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import BankManifest, load_manifest
-from fdi_lib.manifest.kinds import SyntheticPairSettings
+from fdi_lib.manifest.data import SyntheticPairSettings
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.device import accelerator
 from fdi_lib.models.encoder import Encoder
@@ -63,12 +64,13 @@ def made_bank(
         clean_false_positive_rate=made.clean_false_positive_rate,
         seed=manifest.seed,
         prototypes=manifest.prototypes,
-        mixed=set(made.degradations) - set(made.spread_only),
+        mixed=set(made.degradations) - set(made.spread_only) - set(made.whole_only),
         mixture_references=made.mixture_references,
         workers=workers,
     )
     for name in made.spread_only:
         bank = bank.without(name)
+    bank = replace(bank, whole_only=frozenset(made.whole_only))
     return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out), "whole": len(whole)}
 
 

@@ -101,8 +101,8 @@ def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
     Returns:
         ``accuracy_before`` and ``accuracy_after`` of the others (None where there is none), ``found``: of the new one.
     """
-    others = [name for name in bank.names if name != entry.name]
     after = confusion(bank.with_entry(entry))
+    others = [name for name in bank.detail.geometry.names if name != entry.name]
     summary = {"accuracy_before": None, "accuracy_after": None, "recognised": round(after.accuracy([entry.name]), 4)}
     if others:
         before = confusion(bank)

@@ -14,13 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fdi_lib.errors import FDIError
-from fdi_lib.manifest import BankManifest, load_manifest
-from fdi_lib.models.bank import ReferenceBank
-
 MANIFESTS = Path("manifests/train/compact")
 BANK = "manifests/banks/compact.yaml"
-# Those that the bank recognises, then those on request (docs/decisions/0009).
 ADAPTERS = ("low_resolution", "scratch", "rain", "snow", "jpeg", "haze", "low_light", "noise",
             "bleed_through", "stain", "shadow", "fade", "defocus")  # fmt: skip
 
@@ -29,30 +24,16 @@ def main(argv: Sequence[str]) -> int:
     """Train everything; 0 if all of it is there in the end, else the exit code of what failed first."""
     parser = ArgumentParser(prog="python -m jobs.training.weights", description=__doc__)
     parser.add_argument("changes", nargs="*", metavar="key=value", help="for every training: steps=20, say")
-    parser.add_argument("--work", type=Path, default=Path("out/weights"), help="folder of the bank of all degradations")
     parser.add_argument("--at-once", type=int, default=1, help="trainings of adapters at a time")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches, for each training")
     options = parser.parse_args(argv)
     workers = ["--workers", str(options.workers)]
     trainings = ["replace=true", *options.changes, *workers]
+    chains = [ADAPTERS[i :: options.at_once] for i in range(options.at_once)]
     try:
         _together([_training([name], trainings) for name in ("base", "encoder")], 2)
-        # Adapters on request need their FDI as well; the preset's own bank leaves out what it shouldn't recognise.
-        whole = options.work / "bank"
-        made = [sys.executable, "-m", "jobs.training.bank_made", BANK, "synthetic.spread_only=[]", f"output={whole}"]
-        _together([[*made, *workers]], 1)
-        bank, manifest = ReferenceBank.from_pretrained(whole), load_manifest(BANK, (), "bank")
-        assert isinstance(manifest, BankManifest) and manifest.synthetic, "the preset's own manifest"
-        for name in manifest.synthetic.spread_only:
-            bank = bank.without(name)
-        bank.save_pretrained(Path(manifest.output))
-        chains = [ADAPTERS[i :: options.at_once] for i in range(options.at_once)]
-        _together(
-            [_training(chain, [f"models.bank={whole}", *trainings]) for chain in chains if chain], options.at_once
-        )
-    except FDIError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        _together([[sys.executable, "-m", "jobs.training.bank_made", BANK, *workers]], 1)
+        _together([_training(chain, trainings) for chain in chains if chain], options.at_once)
     except subprocess.CalledProcessError as failed:
         return int(failed.returncode)
     return 0

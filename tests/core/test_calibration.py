@@ -40,8 +40,7 @@ def test_calibrated_thresholds_name_new_images_and_leave_clean_ones(geometry, he
 def test_another_rate_moves_the_limits_and_nothing_else(geometry, held):
     thresholds = calibrate(geometry, held, 0.02)
     strict = at_rate(thresholds, geometry, held, 0.001)
-    assert (strict.detail.limit_K >= thresholds.detail.limit_K).all()
-    assert strict.detail.unknown_energy > thresholds.detail.unknown_energy
+    assert (strict.limit_K >= thresholds.limit_K).all() and strict.unknown_energy > thresholds.unknown_energy
     np.testing.assert_array_equal(strict.single_K, thresholds.single_K)
 
 
@@ -89,39 +88,3 @@ def test_looks_at_the_same_picture_count_as_one(geometry, held):
     )
     left = [calibrate(geometry, given, 0.02).left_K[0] for given in (four_looks, weighed, once)]
     assert left[0] < left[1] == pytest.approx(left[2])
-
-
-def test_whole_pictures_have_limits_of_their_own(geometry, held):
-    rng = np.random.default_rng(3)
-    skies = rng.normal(size=(400, D)) + np.eye(D)[0] * 3  # details that look somewhat like haze
-    details = np.concatenate([held.clean_ND[:600], skies])
-    clean = np.concatenate([details, held.clean_ND[600:1600]])
-    whole = np.arange(len(clean)) >= len(details)
-    both = replace(held, clean_ND=clean, weight_N=np.ones(len(clean)), whole_N=whole)
-    thresholds = calibrate(geometry, both, 0.02)
-    assert thresholds.whole.limit_K[0] < thresholds.detail.limit_K[0] - 0.5
-    strict = at_rate(thresholds, geometry, both, 0.001)
-    assert strict.whole.unknown_energy > thresholds.whole.unknown_energy
-    mild = rng.normal(size=(500, D)) + FDI[0] * 0.5
-    clean_left = [
-        np.mean([d.verdict == "clean" for d in decide(mild, geometry, thresholds, max_adapters=2, mode="composite",
-                                                      whole_N=np.full(500, of))])
-        for of in (False, True)
-    ]  # fmt: skip
-    assert clean_left[0] > clean_left[1] + 0.1
-    mixed = decide(mild, geometry, thresholds, max_adapters=2, mode="composite", whole_N=np.arange(500) % 2 == 0)
-    alone = decide(mild[1:2], geometry, thresholds, max_adapters=2, mode="composite")
-    assert mixed[1] == alone[0]  # each image by its own kind
-    energies = thresholds.detail.unknown_energy, thresholds.whole.unknown_energy
-    odd = geometry.mean_D + np.eye(D)[5] * np.sqrt(np.mean(energies))
-    verdicts = [decide(odd[None], geometry, thresholds, max_adapters=2, mode="composite", whole_N=np.array([of]))[0]
-                for of in (False, True)]  # fmt: skip
-    assert {d.verdict for d in verdicts} == {"clean", "unknown"} and energies[0] != energies[1]
-
-
-@pytest.mark.parametrize("whole", [None, False, True])
-def test_references_of_one_kind_serve_for_both(geometry, held, whole):
-    given = None if whole is None else np.full(len(held.clean_ND), whole)
-    thresholds = calibrate(geometry, replace(held, whole_N=given), 0.02)
-    np.testing.assert_array_equal(thresholds.whole.limit_K, thresholds.detail.limit_K)
-    assert thresholds.whole.unknown_energy == thresholds.detail.unknown_energy

@@ -7,8 +7,7 @@ import pytest
 
 from fdi_lib.core.calibration import HeldOut, calibrate
 from fdi_lib.core.mixtures import Mixtures
-from fdi_lib.core.similarity import Geometry, decide
-from fdi_lib.core.thresholds import Thresholds
+from fdi_lib.core.similarity import Geometry, Thresholds, decide
 
 D = 6
 NAMES = ("haze", "noise", "rain")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fdi_lib.core.calibration import HeldOut, calibrate
+from fdi_lib.core.calibration import HeldOut
+from fdi_lib.core.judge import Judge
 from fdi_lib.core.separability import CLEAN, SEVERAL, confusion, discriminant, false_positives, plane, probe, recalls
 from fdi_lib.core.similarity import Geometry, matched_filter
 
@@ -58,9 +59,8 @@ def bank() -> tuple[Geometry, HeldOut]:
 
 
 def test_a_confusion_has_a_row_for_clean_and_for_mixtures(bank):
-    geometry, held = bank
-    thresholds = calibrate(geometry, held, 0.02)
-    found = confusion(geometry, thresholds, held)
+    judge = Judge(*bank, 0.02)
+    found = confusion(judge)
     assert found.rows == ("haze", "noise", CLEAN, SEVERAL)
     assert found.count_RC.sum(1).tolist() == [100, 90, 1000, 50]
     assert found.accuracy(["haze", "noise"]) > 0.95
@@ -68,7 +68,7 @@ def test_a_confusion_has_a_row_for_clean_and_for_mixtures(bank):
     assert rows[SEVERAL][found.columns.index(SEVERAL)] > 45
     touched = 1000 - rows[CLEAN][found.columns.index(CLEAN)]
     assert touched >= 10 and rows[CLEAN][found.columns.index("haze")] >= 8
-    share = false_positives(geometry, thresholds, held)
+    share = false_positives(judge)
     assert share == pytest.approx((touched - 10) / 990) and share < 0.04
 
 
@@ -76,7 +76,7 @@ def test_without_mixtures_there_is_no_row_for_them(bank):
     geometry, held = bank
     alone = held.present_MK.sum(1) == 1
     fewer = HeldOut(held.clean_ND, held.weight_N, held.damaged_MD[alone], held.present_MK[alone])
-    assert confusion(geometry, calibrate(geometry, fewer, 0.02), fewer).rows == ("haze", "noise", CLEAN)
+    assert confusion(Judge(geometry, fewer, 0.02)).rows == ("haze", "noise", CLEAN)
 
 
 def test_the_plane_holds_the_widest_means():

@@ -8,6 +8,7 @@ import pytest
 from fdi_lib.core.calibration import detection_limits
 from fdi_lib.core.similarity import (
     Geometry,
+    Thresholds,
     decide,
     inverse_root,
     matched_filter,
@@ -15,7 +16,6 @@ from fdi_lib.core.similarity import (
     sparse_code,
     statistics,
 )
-from fdi_lib.core.thresholds import Limits, Thresholds
 
 RNG = np.random.default_rng(0)
 D = 12
@@ -38,8 +38,7 @@ def bank() -> tuple[Geometry, Thresholds]:
     scores = geometry.scores(clean)
     limit, unknown_energy = detection_limits(scores, energy, np.ones(len(clean)), np.zeros(2), 0.01)
     left = np.full(2, float(np.quantile(energy, 0.999)))
-    limits = Limits(scores.mean(0), limit, unknown_energy)
-    thresholds = Thresholds(limits, limits, single, left, limit, 0.3, 1.0)
+    thresholds = Thresholds(scores.mean(0), limit, unknown_energy, single, left, limit, 0.3, 1.0)
     return geometry, thresholds
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,12 @@ def test_an_output_that_is_something_elses_or_cannot_be_written_is_refused_first
         ReferenceBank.from_pretrained(tmp_path / "bank").names == ReferenceBank.from_pretrained(preset / "bank").names
     )
     bank.build(_manifest(preset, tmp_path / "bank", merge=merge))  # a bank is made again
+
+
+def test_banks_that_join_keep_what_is_looked_for_in_whole_pictures_only(preset: Path) -> None:
+    three = ReferenceBank.from_pretrained(preset / "bank")
+    shipped, own = three.without("noise"), three.without("haze").without("jpeg")
+    shipped = replace(shipped, whole_only=frozenset({"jpeg"}))
+    for joined in (bank._joined(own, shipped, "x"), bank._joined(shipped, own, "x")):
+        assert joined.whole_only == {"jpeg"} and set(joined.names) == {"haze", "jpeg", "noise"}
+        assert set(joined.detail.geometry.names) == {"haze", "noise"}

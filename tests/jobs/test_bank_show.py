@@ -118,3 +118,15 @@ def test_no_encoder_is_loaded(bank: Path) -> None:
     code += "print(sorted({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_looked_for_in_whole_pictures_only_is_shown_so(tmp_path: Path) -> None:
+    whole = np.arange(300) >= 260
+    replace(made((12.0, 6.0, 8.0)), whole_N=whole, whole_only=frozenset({"scratch"})).save_pretrained(tmp_path)
+    found = run(str(tmp_path))
+    scratch, haze = (found["degradations"][name] for name in ("scratch", "haze"))
+    assert scratch["limit"] is None and scratch["found"] is None and scratch["found_whole"] > 0.9
+    assert haze["limit"] > 0 and haze["found"] > 0.9 and haze["limit_whole"] > 0
+    assert list(found["confusion"]) == ["haze", "noise", "(clean)"] and found["whole_pictures"] == 40
+    assert found["clean"]["held_out"] == 160 and 0 <= found["clean"]["false_positives_whole"] < 0.1
+    assert "40 are held out" in text(found) and "as wholes" in text(found)

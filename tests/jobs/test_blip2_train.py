@@ -68,7 +68,7 @@ def test_an_adapter_from_own_pairs_is_trained_listed_and_used(
     always = RestoreSettings(tile_px=96, overlap_px=24)
     restorer = Restorer.from_settings(_custom(models, mine), ClassifySettings(), always)
     assert set(restorer.classifier.bank.names) == {"noise", "haze", "dusk"}
-    assert restorer.classifier.bank.thresholds.detail.limit_K.shape == (3,)
+    assert restorer.classifier.bank.detail.thresholds.limit_K.shape == (3,)
     dark = [np.asarray(Image.open(path)) for path in sorted((pairs / "degraded").iterdir())]
     decisions = restorer.classify(dark)
     known = [i for i, decision in enumerate(decisions) if decision.route == "dusk"]

@@ -2,7 +2,10 @@
 
 import yaml
 
-from jobs.cards import render
+from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.presets import compact_folder
+from jobs import cards
+from jobs.cards import in_whole, render
 
 
 def _card(measured: dict[str, str] | None) -> str:
@@ -25,3 +28,40 @@ def test_an_unmeasured_model_claims_nothing():
     text = _card(None)
     assert "model-index" not in yaml.safe_load(text.split("---")[1])
     assert "Unmeasured." in text
+
+
+def test_what_whole_photographs_came_to():
+    haze = {"n": 19, "psnr_in": 13.25, "gain_db": 12.75, "gain_db_classified": 9.0, "found": 0.736}
+    whole = {"degradations": {"haze": haze}, "clean": {"untouched": 0.92, "n": 50}}
+    (said,) = in_whole(whole, "haze").values()
+    assert said == "19 of 13.2 dB: told +12.8 dB; classified +9.0 dB, found in 74%"
+    assert in_whole(whole, "bank") == {"clean whole photographs left untouched": "0.920 of 50"}
+    assert in_whole(whole, "encoder") == {}
+
+
+def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypatch, tmp_path):
+    shipped = compact_folder()
+    for path in shipped.glob("**/config.json"):
+        folder = tmp_path / path.parent.relative_to(shipped)
+        folder.mkdir(parents=True)
+        for name in ("config.json", "training.json", "adapter.safetensors", f"{folder.name}.safetensors"):
+            if (path.parent / name).is_file():
+                (folder / name).write_bytes((path.parent / name).read_bytes())
+    monkeypatch.setattr(cards, "compact_folder", lambda: tmp_path)
+    row = {"n": 66, "psnr_in": 14.1, "gain_db": 9.2, "gain_db_classified": 4.0, "classical": "none", "found": 0.32}
+    tiles = {"degradations": {"haze": row}, "clean": {"untouched": 0.975, "n": 474}}
+    whole = {"degradations": {"haze": row | {"n": 19}, "stain": row | {"n": 18}}, "clean": {"untouched": 0.9, "n": 50}}
+    written = cards.write_cards(tiles, whole)
+    assert len(written) == 3 + len(list((shipped / "adapters").iterdir()))
+    for card in written:
+        (weights,) = card.parent.glob("*.safetensors")
+        assert file_sha256(weights) in card.read_text()
+    texts = {card.parent.name: card.read_text() for card in written}
+    assert "19 of 14.1 dB" in texts["haze"] and "| 9.20 |" in texts["haze"]
+    assert "18 of 14.1 dB" in texts["stain"] and "0.900 of 50" in texts["bank"] and "0.975 of 474" in texts["bank"]
+
+
+def test_the_shipped_cards_are_of_the_shipped_weights():
+    for card in compact_folder().glob("**/README.md"):
+        named = [path for path in card.parent.glob("*.safetensors") if file_sha256(path) in card.read_text()]
+        assert named, card

@@ -54,10 +54,18 @@ def test_a_training_workers_cpus_are_what_ray_can_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "why"), [(["rain"], "rain is not among"), (["noise", "haze"], "nothing would be left")]
+    ("given", "why"),
+    [
+        ({"spread_only": ["rain"]}, "rain is not among"),
+        ({"spread_only": ["noise", "haze"]}, "nothing would be left"),
+        ({"whole_only": ["rain"]}, "rain is not among"),
+        ({"whole_only": ["noise", "haze"]}, "nothing would be left"),
+        ({"whole_only": ["noise"], "spread_only": ["haze"]}, "nothing would be left"),
+        ({"whole_only": ["noise"], "spread_only": ["noise"]}, "noise is in spread_only, too"),
+    ],
 )
-def test_what_counts_for_the_spread_only_is_some_of_the_degradations(names: list[str], why: str) -> None:
-    synthetic = {"uri": "/d", "degradations": ["noise", "haze"], "spread_only": names}
+def test_what_is_not_looked_for_everywhere_is_some_of_the_degradations(given: dict[str, list[str]], why: str) -> None:
+    synthetic = {"uri": "/d", "degradations": ["noise", "haze"], **given}
     with pytest.raises(ValueError, match=why):
         BankManifest.model_validate({"kind": "bank", "synthetic": synthetic, "output": "/o"})
 

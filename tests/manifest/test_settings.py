@@ -41,6 +41,7 @@ def test_defaults() -> None:
         "image": {"format": "same", "quality": 95},
         "storage": {"endpoint_url": None, "region": None},
     }
+    assert found["classify"].pop("extent") == "auto"
     assert found == yaml.safe_load(DEFAULTS)
 
 

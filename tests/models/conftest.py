@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fdi_lib.core.thresholds import Limits, Thresholds
+from fdi_lib.core.similarity import Thresholds
 from fdi_lib.manifest import ModelSettings
 from fdi_lib.models.adapter import AdapterConfig, FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
@@ -35,12 +35,13 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
               rng.normal(size=width) / width**0.5, 1.0, 1, 9 * rng.normal(size=(8, width)))
         for name in NAMES
     )  # fmt: skip
-    limits = Limits(np.zeros(count), np.full(count, 3.0), 400.0)
-    thresholds = Thresholds(limits, limits, np.ones(count), np.full(count, 1e9), np.full(count, 3.0), 0.5, 1.0)
+    thresholds = Thresholds(
+        np.zeros(count), np.full(count, 3.0), 400.0, np.ones(count), np.full(count, 1e9), np.full(count, 3.0), 0.5, 1.0
+    )
     content = Content(np.zeros(width), np.eye(width), np.zeros((width, width)))
     nothing = np.zeros((0, width)), np.zeros((0, count), bool)
     clean = rng.normal(size=(500, width)), np.ones(500), np.zeros(500, bool)
-    bank = ReferenceBank(entries, content, *clean, *nothing, 0.01, encoder_sha256, thresholds)
+    bank = ReferenceBank(entries, content, *clean, *nothing, 0.01, encoder_sha256, calibrated=(thresholds, thresholds))
     bank.save_pretrained(root / "bank")
     for name in NAMES:
         config = AdapterConfig(

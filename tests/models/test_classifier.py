@@ -1,5 +1,7 @@
 """The classifier's passes keep one shape, and its decisions don't depend on batch mates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_features_do_not_depend_on_batch_mates(models, batch):
 
 def test_a_degradation_without_adapter_is_unknown(models, monkeypatch):
     found = Decision("mixture", (("noise", 1.0), ("mould", 1.0)), scores={"mould": 0.9})
-    monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: [found])
+    monkeypatch.setattr("fdi_lib.core.judge.Judge.decide", lambda *_, **__: [found])
     decision = _classifier(models, 1).classify_views(VIEWS[:1], [96])[0]
     assert (decision.verdict, decision.adapters, decision.scores) == ("unknown", (), {"mould": 0.9})
 
@@ -67,7 +69,7 @@ def test_what_is_disabled_is_left_out_and_the_verdict_stays(models, monkeypatch)
     settings = RestoreSettings(adapters={"noise": {"enabled": False}})
     classifier = Classifier.from_settings(models, ClassifySettings(), settings)
     found = [Decision("mixture", (("noise", 1.0), ("haze", 1.0))), Decision("single", (("noise", 1.0),))]
-    monkeypatch.setattr("fdi_lib.models.classifier.decide", lambda *_, **__: found)
+    monkeypatch.setattr("fdi_lib.core.judge.Judge.decide", lambda *_, **__: found)
     decisions = classifier.classify_views(VIEWS[:2], [96, 96])
     assert [(d.verdict, d.route) for d in decisions] == [("mixture", "haze"), ("single", "")]
 
@@ -78,14 +80,18 @@ def test_settings_for_an_adapter_that_is_not_there_are_refused(models):
 
 
 @pytest.mark.parametrize(("extent", "whole"), [("auto", [False, True]), ("whole", [True] * 2), ("detail", [False] * 2)])
-def test_large_images_pass_for_whole_pictures_unless_it_is_said(models, monkeypatch, extent, whole):
-    given: list[bool] = []
-
-    def noted(q_ND: np.ndarray, *_: object, whole_N: np.ndarray, **__: object) -> list[Decision]:
-        given.extend(whole_N.tolist())
-        return [Decision("clean")] * len(q_ND)
-
-    monkeypatch.setattr("fdi_lib.models.classifier.decide", noted)
+def test_large_images_pass_for_whole_pictures_unless_it_is_said(models, extent, whole):
     classifier = Classifier.from_settings(models, ClassifySettings(extent=extent), RestoreSettings())
-    classifier.classify([np.zeros((767, 900), np.uint8), np.zeros((900, 768, 3), np.uint8)])
-    assert given == whole
+    bank = replace(classifier.bank, whole_only=frozenset({"jpeg"}), calibrated=None)
+    classifier = Classifier(classifier.encoder, bank, ClassifySettings(extent=extent), RestoreSettings())
+    decisions = classifier.classify([np.zeros((767, 900), np.uint8), np.zeros((900, 768, 3), np.uint8)])
+    assert [("jpeg" in decision.scores) for decision in decisions] == whole
+
+
+def test_decisions_stay_with_their_images(models):
+    classifier = _classifier(models, 2)
+    sides = [96, 4000, 96, 4000, 96]
+    together = classifier.classify_views(VIEWS, sides)
+    for i, decision in enumerate(together):
+        alone = classifier.classify_views(VIEWS[i : i + 1], sides[i : i + 1])[0]
+        assert decision.route == alone.route and decision.scores == pytest.approx(alone.scores)

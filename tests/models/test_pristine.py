@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"niqe\.safetensors: not found; .*jobs\.niqe_model"):
+    with pytest.raises(WeightsError, match=r"niqe\.safetensors: not found; .*jobs\.training\.niqe_model"):
         load_pristine(tmp_path)
     (tmp_path / "niqe.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(WeightsError, match="not readable as safetensors"):

@@ -1,5 +1,7 @@
 """A bank built with an encoder whose features are plain image statistics tells noise from haze from clean."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from fdi_lib.core.moments import PairMoments
-from fdi_lib.core.similarity import decide, statistics
+from fdi_lib.core.similarity import statistics
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import ReferenceBank
@@ -46,7 +48,7 @@ def bank() -> ReferenceBank:
 
 def _routes(bank: ReferenceBank, images: list[np.ndarray]) -> list[str]:
     q = features(_Statistics(), images)[1]
-    decisions = decide(q, bank.geometry, bank.thresholds, max_adapters=2, mode="progressive")
+    decisions = bank.detail.decide(q, max_adapters=2, mode="progressive")
     return [d.route or d.verdict for d in decisions]
 
 
@@ -69,10 +71,9 @@ def test_what_is_stored_is_what_was_built(bank, tmp_path):
 
 
 def test_a_stricter_rate_moves_the_limits_outwards(bank):
-    strict, lax = bank.at_rate(0.01), bank.at_rate(0.2)
-    for kind in ("detail", "whole"):
-        narrow, wide = getattr(strict, kind), getattr(lax, kind)
-        assert (narrow.limit_K >= wide.limit_K).all() and narrow.unknown_energy > wide.unknown_energy
+    for judge in (bank.detail, bank.whole):
+        strict, lax = (judge.at_rate(rate).thresholds for rate in (0.01, 0.2))
+        assert (strict.limit_K >= lax.limit_K).all() and strict.unknown_energy > lax.unknown_energy
 
 
 def test_fdi_is_the_mean_difference_of_pairs(bank):
@@ -112,7 +113,10 @@ def test_prototypes_by_severity_find_what_the_mean_misses(tmp_path):
     assert mild[1] > 0.95 and severe[1] < -0.95
     np.testing.assert_array_equal(one.filter_D, two.filter_D)
     fresh = _turning(300, 2).sample.row_ND[:, 6:]
-    found = [float((statistics(fresh, bank.geometry, bank.thresholds)["detect"][:, 0] > 1).mean()) for bank in banks]
+    found = [
+        float((statistics(fresh, bank.detail.geometry, bank.detail.thresholds)["detect"][:, 0] > 1).mean())
+        for bank in banks
+    ]
     assert found[0] < 0.6 and found[1] > 0.9
 
     banks[1].save_pretrained(tmp_path / "bank")
@@ -150,7 +154,7 @@ def test_a_bank_without_a_degradation_is_calibrated_anew(bank):
     alone = bank.without("haze")
     assert alone.names == ("noise",) and bank.names == ("haze", "noise")
     assert not alone.mixed_MK.all(axis=1).any() and alone.mixed_MK.shape == (len(alone.mixed_MD), 1)
-    assert len(alone.thresholds.detail.limit_K) == 1
+    assert len(alone.detail.thresholds.limit_K) == 1
     hazy = [degraded(("haze",), image, [9, i]) for i, image in enumerate(_pictures(40, 2))]
     assert "haze" in _routes(bank, hazy) and "haze" not in _routes(alone, hazy)
     with pytest.raises(KeyError):
@@ -183,12 +187,12 @@ def test_a_synthetic_bank_has_references_of_what_two_do_together(tmp_path):
 
     made.save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path)
-    assert again.thresholds.margin == made._as_stored().thresholds.margin
+    assert again.detail.thresholds.margin == made._as_stored().detail.thresholds.margin
     np.testing.assert_allclose(again.mixtures.fdi_PD, made.mixtures.fdi_PD, rtol=1e-6)
     assert len(again.without("jpeg").mixtures.fdi_PD) == 1 and len(again.without("noise").mixtures.fdi_PD) == 0
     again.save_fdi("noise", tmp_path / "noise")
     anew = again.with_entry(Entry.load(tmp_path / "noise"))  # its other version was measured with nobody else
-    assert anew.mixtures.present_PK.shape == (0, 3) and anew.thresholds.margin == 0
+    assert anew.mixtures.present_PK.shape == (0, 3) and anew.detail.thresholds.margin == 0
 
 
 def test_whole_pictures_are_kept_apart_and_stored(tmp_path):
@@ -197,14 +201,23 @@ def test_whole_pictures_are_kept_apart_and_stored(tmp_path):
                       whole=whole, whole_weights=[0.5] * 30, clean_false_positive_rate=0.02, seed=0)  # fmt: skip
     assert made.whole_N.tolist() == [False] * 60 + [True] * 30 and made.weight_N[-1] == 0.5
     np.testing.assert_allclose(made.clean_ND[60:], features(_Statistics(), whole)[1])
-    assert (made.thresholds.whole.limit_K != made.thresholds.detail.limit_K).any()
-    made.save_pretrained(tmp_path)
+    assert (made.whole.thresholds.limit_K != made.detail.thresholds.limit_K).any()
+    replace(made, whole_only=frozenset({"haze"})).save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.whole_N, made.whole_N)
-    for kind in ("detail", "whole"):
-        stored, found = (getattr(bank.thresholds, kind) for bank in (again, made))
-        np.testing.assert_allclose(stored.limit_K, found.limit_K, rtol=1e-2)
-    assert again.without("haze").thresholds.whole.limit_K.shape == (1,)
+    np.testing.assert_allclose(again.whole.thresholds.limit_K, made.whole.thresholds.limit_K, rtol=1e-2)
+    assert again.whole.geometry.names == ("haze", "noise") and again.detail.geometry.names == ("noise",)
+    np.testing.assert_allclose(
+        again.detail.thresholds.limit_K, made.without("haze").detail.thresholds.limit_K, rtol=1e-2
+    )
+    alone = again.without("haze")
+    assert not alone.whole_only and alone.whole.geometry.names == alone.detail.geometry.names == ("noise",)
+    assert again.without("noise").detail.geometry.names == ("haze",)  # there is nothing else
+    assert again.with_entry(again.entry("haze")).detail.geometry.names == ("noise", "haze")  # somebody's own counts
+
+
+def test_without_whole_pictures_both_judge_alike(bank):
+    np.testing.assert_array_equal(bank.whole.thresholds.limit_K, bank.detail.thresholds.limit_K)
 
 
 def test_a_bank_of_an_older_form_is_refused(bank, tmp_path):
@@ -214,3 +227,21 @@ def test_a_bank_of_an_older_form_is_refused(bank, tmp_path):
     save_file(arrays, tmp_path / "bank.safetensors")
     with pytest.raises(WeightsError, match=r"of another form .* `fdi bank build`"):
         ReferenceBank.from_pretrained(tmp_path)
+
+
+def test_columns_that_were_chosen_are_stored_in_their_order(bank, tmp_path):
+    present = np.ones((len(bank.mixed_MD), 2), bool, order="F")
+    present[:, 1] = np.random.default_rng(0).random(len(present)) < 0.5
+    assert not present.flags.c_contiguous
+    replace(bank, mixed_MK=present).save_pretrained(tmp_path)
+    np.testing.assert_array_equal(ReferenceBank.from_pretrained(tmp_path).mixed_MK, present)
+
+
+def test_held_out_mixtures_are_of_all_pairs(bank):
+    names = ("haze", "noise", "jpeg", "low_light", "scratch", "snow")
+    pictures = _pictures(30, 4)
+    made = build_bank(_Statistics(), "0" * 64, names, pictures, pictures[:8], pictures, np.full(30, 0.2),
+                      clean_false_positive_rate=0.02, seed=0)  # fmt: skip
+    assert len({tuple(row) for row in made.mixed_MK.tolist()}) == 15 and (made.mixed_MK.sum(1) == 2).all()
+    assert made.entry("haze").looks == round(len(made.entry("haze").held_out_MD) / 6)  # six pictures' worth
+    assert made.detail.held_out.weight_M[: len(made.entry("haze").held_out_MD)].sum() == pytest.approx(6, rel=0.1)

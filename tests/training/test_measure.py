@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,18 @@ def test_mixture_is_compared_with_the_better_single_of_each_tile() -> None:
         20 * np.log10(255 / 20) - best_single, abs=1e-3
     )
     assert all(len(routes) == 1 for routes in restorer.routes)
+
+
+def test_what_nobody_looks_for_counts_as_unknown() -> None:
+    scores = {"brighter": 0.5}
+    seen = {59: replace(BRIGHTER, scores=scores), 62: replace(BRIGHTER, scores=scores),
+            70: replace(UNKNOWN, scores=scores), 71: replace(CLEAN, residual=0.8, scores=scores)}  # fmt: skip
+    data = EvaluationSet({
+        "brighter": [sample(100, 59, "brighter"), sample(101, 62, "brighter")],
+        "faded": [sample(102, 70, "faded"), sample(103, 71, "faded")],
+    })  # fmt: skip
+    restorer = FakeRestorer(seen)
+    restorer.fidelity_only = lambda images, names: images  # type: ignore[method-assign]
+    result, _ = measure(data, restorer, restorer, "progressive", 0)
+    assert result["degradations"]["faded"]["found"] == 0
+    assert result["unknown"]["kinds"] == {"faded": {"n": 2, "auroc": 1.0, "found": 0.5}}

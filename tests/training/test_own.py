@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from fdi_lib.core.separability import CLEAN
-from fdi_lib.core.similarity import decide
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.training.bank import build_bank, features, pair_moments
 from fdi_lib.training.own import _four_ways, confusion, entry_from_pairs
@@ -28,7 +27,7 @@ def test_few_pairs_of_a_new_kind_are_recognised(bank: ReferenceBank) -> None:
     assert entry.mean_D[0] < -0.3, "brightness falls"
     grown = bank.with_entry(entry)
     q = features(_Statistics(), [d for d, _ in _dark(_pictures(30, 7))])[1]
-    found = [d.route for d in decide(q, grown.geometry, grown.thresholds, max_adapters=2, mode="progressive")]
+    found = [d.route for d in grown.detail.decide(q, max_adapters=2, mode="progressive")]
     assert found.count("dark") >= 27
 
 

@@ -21,7 +21,7 @@ from fdi_lib.models.presets import ModelFolders, model_folders
 from fdi_lib.models.restorer import Restorer
 from fdi_lib.models.sampling import Schedule
 from jobs.benches import recipes
-from jobs.benches.starts import Bench, compact_adapters
+from jobs.benches.starts import Bench
 from jobs.benches.starts_table import Sampler, grid
 from tests.jobs.short_recipes import SPLITS, out, preset  # noqa: F401 - fixtures
 from tests.models.conftest import models  # noqa: F401 - a fixture
@@ -77,12 +77,6 @@ def test_rows_of_shipped_adapters_are_kept(
 def test_an_adapter_that_is_not_there_is_named(out: Path, folders: ModelFolders) -> None:
     with pytest.raises(ManifestError, match=r"--tasks = 'fog': no adapter of this name; use some of: haze, jpeg"):
         Bench(out).shipped(["fog"], folders)
-
-
-def test_the_compact_preset_has_its_adapters_on_request() -> None:
-    found = compact_adapters().adapters
-    usual, on_request = ({n for n, path in found.items() if path.parent.name == p} for p in ("adapters", "on_request"))
-    assert "haze" in usual and on_request and usual | on_request == found.keys()
 
 
 def test_an_adapter_is_trained_for_each_start_and_kept(

@@ -8,7 +8,7 @@ import pytest
 from fdi_lib.manifest.training import TrainWorker
 from fdi_lib.training.pairs import SyntheticPairs
 from fdi_lib.training.samples import Samples, Shard
-from jobs import stream
+from jobs.training import stream
 from jobs.training.stream import SharedPairs, batches
 
 

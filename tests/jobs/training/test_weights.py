@@ -9,21 +9,9 @@ from typing import Any
 import pytest
 
 from fdi_lib.manifest import load_manifest
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.presets import compact_folder
 from jobs.training import weights
-
-
-class _Bank:
-    """A bank that remembers what it was asked to leave out, and where it went."""
-
-    left_out: tuple[str, ...] = ()
-
-    def without(self, name: str) -> _Bank:
-        self.left_out += (name,)
-        return self
-
-    def save_pretrained(self, folder: Path) -> None:
-        assert folder.parts[-3:] == ("weights", "compact", "bank")
 
 
 @pytest.fixture
@@ -37,13 +25,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
-def test_all_that_is_shipped_is_trained_once_after_what_it_needs(
-    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    bank = _Bank()
-    monkeypatch.setenv("FDI_DATA", str(tmp_path))
-    monkeypatch.setattr(weights.ReferenceBank, "from_pretrained", lambda folder: bank)
-    assert weights.main(["--work", str(tmp_path), "--at-once", "5", "--workers", "3"]) == 0
+def test_all_that_is_shipped_is_trained_once_after_what_it_needs(ran: list[list[str]]) -> None:
+    assert weights.main(["--at-once", "5", "--workers", "3"]) == 0
     modules = [command[0] for command in ran]
     assert modules == ["jobs.training.alone"] * 2 + ["jobs.training.bank_made"] + ["jobs.training.alone"] * 5
     trained = [Path(word).stem for command in ran for word in command if "/train/compact/" in word]
@@ -51,16 +34,25 @@ def test_all_that_is_shipped_is_trained_once_after_what_it_needs(
     assert len(trained) == len(set(trained))
     shipped = [path.parent.name for path in compact_folder().glob("*/*/adapter.safetensors")]
     assert sorted(trained[2:]) == sorted(shipped)
-    assert all(f"models.bank={tmp_path / 'bank'}" in command for command in ran[3:])
-    assert not set(bank.left_out) & {path.name for path in (compact_folder() / "adapters").iterdir()}
+    assert not any(word.startswith("models.bank=") for command in ran for word in command)  # the one just made
 
 
-def test_the_exit_code_is_that_of_what_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_shipped_bank_knows_every_adapter_that_is_shipped() -> None:
+    bank = ReferenceBank.from_pretrained(compact_folder() / "bank")
+    assert set(bank.names) == set(weights.ADAPTERS)
+    manifest: Any = load_manifest(weights.BANK, ["synthetic.uri=/pictures"], "bank")
+    assert set(manifest.synthetic.degradations) - set(manifest.synthetic.spread_only) == set(bank.names)
+    assert bank.whole_only == set(manifest.synthetic.whole_only) < set(bank.names)
+    assert all(bank.with_entry_of(compact_folder() / "adapters" / name) is bank for name in bank.names)
+    assert bank.whole_N.any() and not bank.whole_N.all() and (bank.mixed_MK.sum(1) == 2).all()
+
+
+def test_the_exit_code_is_that_of_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **_: Any) -> None:
         raise subprocess.CalledProcessError(2, command)
 
     monkeypatch.setattr(weights.subprocess, "run", run)
-    assert weights.main(["--work", str(tmp_path)]) == 2
+    assert weights.main([]) == 2
 
 
 @pytest.mark.parametrize("name", weights.ADAPTERS)
