@@ -90,19 +90,17 @@ def measure(
     pristine = load_pristine()
     result: dict[str, Any] = {"degradations": {}}
     pictures: dict[str, list[np.ndarray]] = {}
-    residuals: dict[str, list[float]] = {}
+    decided: dict[str, list[Decision]] = {}
     ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
-        result["degradations"][name], pictures[name], decisions = _single(
+        result["degradations"][name], pictures[name], decided[name] = _single(
             name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name), pristine
         )
-        if all(name in decision.scores for decision in decisions if decision.scores):  # else nobody looks for it here
-            residuals[name] = [decision.residual for decision in decisions]
         result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
         log.info("%s: %+.2f dB", name, result["degradations"][name]["gain_db"])
     result["clean"] = _clean(data.clean, restorer, seed)
     result["mixtures"] = _mixtures(data.mixtures, restorer, mode)
-    result["unknown"] = _unknown(data, residuals, restorer)
+    result["unknown"] = _unknown(data, decided, restorer)
     return result, pictures
 
 
@@ -252,7 +250,7 @@ def _mixtures(samples: list[Sample], restorer: RestorerLike, mode: Mode) -> dict
     return _rounded(dict(zip(MIXTURE_FIGURES, values, strict=True)))
 
 
-def _unknown(data: EvaluationSet, residuals: dict[str, list[float]], restorer: RestorerLike) -> dict[str, Any]:
+def _unknown(data: EvaluationSet, decided: dict[str, list[Decision]], restorer: RestorerLike) -> dict[str, Any]:
     """Do kinds that the bank doesn't know stand out by their residual (AUROC), and are they called unknown.
 
     Kinds without an adapter, or that nobody looks for in such images; and, where there are several that are looked for,
@@ -260,15 +258,18 @@ def _unknown(data: EvaluationSet, residuals: dict[str, list[float]], restorer: R
 
     Args:
         data: the tiles.
-        residuals: of the decisions about each kind that is looked for.
+        decided: about each kind that has an adapter.
         restorer: what is measured.
     """
     seen = {kind: restorer.classify([s.pixels for s in samples]) for kind, samples in data.unknown.items()}
-    for name, samples in data.singles.items():
-        if name not in residuals:
-            seen[name] = restorer.classify([s.pixels for s in samples])
-        elif len(residuals) > 1:
-            seen[name] = restorer.classify_without(name, [s.pixels for s in samples])
+    residuals: dict[str, list[float]] = {}  # of the kinds that are looked for
+    for name, decisions in decided.items():
+        if all(name in decision.scores for decision in decisions if decision.scores):
+            residuals[name] = [decision.residual for decision in decisions]
+        else:
+            seen[name] = decisions
+    for name in residuals if len(residuals) > 1 else ():
+        seen[name] = restorer.classify_without(name, [s.pixels for s in data.singles[name]])
     kinds = {}
     for kind, decisions in seen.items():
         known = [value for name, values in residuals.items() if name != kind for value in values]

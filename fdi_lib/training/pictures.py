@@ -29,8 +29,7 @@ _REDUCTIONS = {"photo": (2, 3, 4), "garment": (2,), "plate": (3, 4)}
 # What a classifier looks at is larger and more varied: whole scenes, and skies and walls with hardly any detail.
 _SCENE_REDUCTIONS = {"photo": (2, 3, 4, 6, 8), "garment": (2,), "plate": (3, 4, 6)}
 _SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
-# As a whole a picture shows much the same at any size, down to where its shorter side is this short.
-_WHOLE_REDUCTIONS = (2, 3, 4, 6, 8)
+# As a whole a picture shows much the same at any of these, down to where its shorter side is this short.
 _WHOLE_LEAST_PX = 192
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
 _PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
@@ -145,7 +144,7 @@ def whole_pictures(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, np.nd
     listed = Counter(picture.group_id for picture in pictures)
     for picture in pictures:
         if picture.kind == "photo" and listed[picture.group_id] == 1:
-            for image in map(picture.load, _WHOLE_REDUCTIONS):
+            for image in map(picture.load, _SCENE_REDUCTIONS["photo"]):
                 if min(image.shape[:2]) >= _WHOLE_LEAST_PX:
                     yield picture, image
 
