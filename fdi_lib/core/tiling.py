@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -47,51 +47,3 @@ def row_strips(image: np.ndarray) -> Iterator[slice]:
     """Rows of an image, a few at a time: on all of a large scan at once a computation takes several times its size."""
     for start in range(0, len(image), _STRIP_ROWS):
         yield slice(start, start + _STRIP_ROWS)
-
-
-class Canvas:
-    """Blends the tiles of one image, which come row by row from the top; holds the sums of one row of tiles only.
-
-    Args:
-        shape: (H, W) of the image.
-        tile: side of a tile.
-        overlap: of neighbours.
-        put: takes finished rows, where they lie and their values RW3 float32, from the top.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int], tile: int, overlap: int, put: Callable[[slice, np.ndarray], None]
-    ) -> None:
-        self._tile, (height, width) = tile, shape
-        rows = min(tile, height)
-        alone = max(shape) <= tile
-        window = np.ones((tile, tile), np.float32) if alone else blend_window(tile, overlap)
-        # Once for each channel: numpy takes three times as long where it has to stretch a last axis of three.
-        self._window_HW3 = np.repeat(window[..., None], 3, axis=2)
-        self._sums, self._totals = np.zeros((rows, width, 3), np.float32), np.zeros((rows, width), np.float32)
-        self._shape, self._top, self._put = shape, 0, put
-
-    def add(self, y: int, x: int, piece_HW3: np.ndarray) -> None:
-        """Blend a tile in, float32; what lies beyond the image is dropped. No tile lies above one that came before."""
-        self._finish(y)
-        height, width = (min(self._tile, n - at) for n, at in zip(self._shape, (y, x), strict=True))
-        area, window_HW3 = np.s_[:height, x : x + width], self._window_HW3[:height, :width]
-        self._sums[area] += piece_HW3[:height, :width] * window_HW3
-        self._totals[area] += window_HW3[..., 0]
-
-    def close(self) -> None:
-        """Every tile has been added."""
-        self._finish(self._shape[0])
-
-    def _finish(self, y: int) -> None:
-        """Rows above ``y`` get no more tiles."""
-        done = min(y - self._top, len(self._sums))
-        if done:
-            values_RW3 = np.empty_like(self._sums[:done])
-            for channel in range(3):
-                np.divide(self._sums[:done, :, channel], self._totals[:done], out=values_RW3[..., channel])
-            self._put(slice(self._top, self._top + done), values_RW3)
-            for rows in (self._sums, self._totals):
-                rows[:-done] = rows[done:]
-                rows[-done:] = 0
-            self._top += done

@@ -48,20 +48,20 @@ def with_tone_of(view: np.ndarray, piece: np.ndarray, part: tuple[float, float, 
 
     Args:
         view: hw3 float32, the whole image, reduced.
-        piece: HW3 float32, a tile of it in the same values.
+        piece: 3HW float32, a tile of it in the same values.
         part: where the tile lies: top, left, bottom, right, as shares of the image's sides.
 
     Returns:
-        HW3 float32.
+        3HW float32.
     """
     top, left, bottom, right = part
     height, width = view.shape[:2]
     box = (left * width, top * height, right * width, bottom * height)
-    cells, size = (_CELLS, _CELLS), (piece.shape[1], piece.shape[0])
+    cells, size = (_CELLS, _CELLS), (piece.shape[2], piece.shape[1])
     result = np.empty_like(piece)
     for channel in range(3):
         wanted = Image.fromarray(view[..., channel]).resize(cells, Image.Resampling.BOX, box)
-        has = Image.fromarray(piece[..., channel]).resize(cells, Image.Resampling.BOX)
+        has = Image.fromarray(piece[channel]).resize(cells, Image.Resampling.BOX)
         missing = Image.fromarray(np.asarray(wanted) - np.asarray(has))
-        result[..., channel] = piece[..., channel] + np.asarray(missing.resize(size, Image.Resampling.BICUBIC))
+        result[channel] = piece[channel] + np.asarray(missing.resize(size, Image.Resampling.BICUBIC))
     return result

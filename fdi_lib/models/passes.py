@@ -18,9 +18,10 @@ from fdi_lib.core.tone import has_view, whole_view
 from fdi_lib.models.adapter import FDIAdapter, Guidance, Modulation
 from fdi_lib.models.attach import composed
 from fdi_lib.models.base import Base
+from fdi_lib.models.canvas import Result
 from fdi_lib.models.device import put
 from fdi_lib.models.sampling import Schedule, sample
-from fdi_lib.models.tiles import Result, Tile, Tiling
+from fdi_lib.models.tiles import Tile, Tiling
 
 _HELD_BATCHES = 4  # whose guidance is kept until an image's last tile has been looked at; about 20 MiB a tile
 _Refine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # degraded and output latents -> better output
@@ -73,7 +74,7 @@ class Passes:
             weights: for each adapter one weight an image, float32.
             keys: of the images' noise.
             schedule: how the base samples.
-            like: what the results shall be, see :class:`fdi_lib.models.tiles.Result`; values may be not finite.
+            like: what the results shall be, see :class:`fdi_lib.models.canvas.Result`; values may be not finite.
             dtype: what the base computes in, if it isn't its own; see :meth:`Base.computing_in`.
 
         Raises:

@@ -21,6 +21,7 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import CheckpointSettings, ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.base_files import fetch_base
+from fdi_lib.models.canvas import as_image
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.classifier import Classifier
 from fdi_lib.models.device import accelerator, arithmetic
@@ -31,7 +32,7 @@ from fdi_lib.models.residents import ResidentAdapters
 from fdi_lib.models.sampling import Schedule
 from fdi_lib.models.speed import prepare
 from fdi_lib.models.stable_diffusion import load_base
-from fdi_lib.models.tiles import Tiling, as_image
+from fdi_lib.models.tiles import Tiling
 
 _Names = tuple[str, ...]
 

@@ -15,15 +15,17 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from fdi_lib.core.floats import from_float_rgb
-from fdi_lib.core.tiling import Canvas, cut, row_strips, tile_starts
+from fdi_lib.core.tiling import cut, tile_starts
 from fdi_lib.core.tone import with_tone_of
 from fdi_lib.errors import CapacityError
 from fdi_lib.models.base import Base
+from fdi_lib.models.canvas import Canvas, Result
 from fdi_lib.models.device import fetching, put
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
+_Write = Callable[[], None]
+_Fetched = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -111,60 +113,47 @@ class Tiling:
         """
         results = list[Result]()
         canvas: Canvas | None = None
-        decoded = ((group, fetching(self._decoded(latent_BCHW))) for group, latent_BCHW in made)
-        for group, fetched in _one_ahead(decoded):
-            for t, piece in zip(dict.fromkeys(group), fetched(), strict=False):  # without the last group's repetitions
+        sent, due = list[_Write](), list[_Write]()  # finished rows: of this group, and of the one before it
+        for group, pieces_B3HW, fetched in _one_ahead(self._decoded(made, bool(views))):
+            for row, t in enumerate(dict.fromkeys(group)):  # without the last group's repetitions
                 if canvas is None or t.image == len(results):
                     if canvas:
                         canvas.close()
-                    shape = images[t.image].shape[:2]
-                    results.append(Result(shape, like[t.image] if like else None))
-                    canvas = Canvas(shape, self.tile_px, self.overlap_px, results[-1].put)
-                canvas.add(t.y, t.x, self._toned(piece, t, images[t.image], views.get(t.image)))
+                    results.append(Result(images[t.image].shape[:2], like[t.image] if like else None))
+                    canvas = self._canvas(images[t.image], results[-1], sent)
+                piece_3HW, view = pieces_B3HW[row], views.get(t.image)
+                if fetched and view is not None:
+                    piece_3HW = self._toned(fetched()[row], t, images[t.image], view)
+                canvas.add(t.y, t.x, piece_3HW)
+            for write in due:
+                write()
+            due, sent[:] = list(sent), []
         if canvas:
             canvas.close()
+        for write in (*due, *sent):
+            write()
         return results
 
-    def _decoded(self, latent_BCHW: torch.Tensor) -> torch.Tensor:
-        """BHW3: as the canvas takes pieces."""
-        return self.base.decode(latent_BCHW).permute(0, 2, 3, 1).contiguous()
+    def _canvas(self, image: np.ndarray, result: Result, sent: list[_Write]) -> Canvas:
+        def done(rows: slice, values_3RW: torch.Tensor) -> None:
+            sent.append(result.put(rows, values_3RW))
 
-    def _toned(self, piece: np.ndarray, tile: Tile, image: np.ndarray, view: np.ndarray | None) -> np.ndarray:
-        """A tile's part of the image, its tone taken from the view if there is one (not finite where that is not)."""
-        if view is None:
-            return piece
+        return Canvas(image.shape[:2], self.tile_px, self.overlap_px, self.device, done)
+
+    def _decoded(
+        self, made: Iterable[tuple[list[Tile], torch.Tensor]], fetch: bool
+    ) -> Iterator[tuple[list[Tile], torch.Tensor, _Fetched | None]]:
+        """Groups of tiles, B3HW on the device and, if asked for, on their way from there."""
+        for group, latent_BCHW in made:
+            pieces_B3HW = self.base.decode(latent_BCHW)
+            yield group, pieces_B3HW, fetching(pieces_B3HW) if fetch else None
+
+    def _toned(self, piece_3HW: np.ndarray, tile: Tile, image: np.ndarray, view_hw3: np.ndarray) -> torch.Tensor:
+        """A tile's part of the image, 3HW, its tone taken from the view (not finite where that is not)."""
         high, wide = image.shape[:2]
         height, width = min(self.tile_px, high - tile.y), min(self.tile_px, wide - tile.x)
         part = (tile.y / high, tile.x / wide, (tile.y + height) / high, (tile.x + width) / wide)
-        return with_tone_of(view, piece[:height, :width], part)
-
-
-class Result:
-    """A restored image, filled in from the top.
-
-    Args:
-        shape: (H, W).
-        like: an image HW or HW3, uint8 or uint16, of whose kind ``pixels`` are; None for HW3 float32, nominally in
-            [-1, 1] and not clipped, four times as large: what another pass goes on from.
-    """
-
-    def __init__(self, shape: tuple[int, int], like: np.ndarray | None) -> None:
-        self.pixels = np.empty((*shape, 3), np.float32) if like is None else np.empty_like(like)
-        self._like, self._finite = like, 0
-
-    @property
-    def finite(self) -> float:
-        """Share of values that are finite; below 1 integer ``pixels`` are incomplete."""
-        return self._finite / (3 * self.pixels.shape[0] * self.pixels.shape[1])
-
-    def put(self, rows: slice, values_RW3: np.ndarray) -> None:
-        """Set rows from floats, nominally in [-1, 1]."""
-        finite = int(np.isfinite(values_RW3).sum())
-        self._finite += finite
-        if self._like is None:
-            self.pixels[rows] = values_RW3
-        elif finite == values_RW3.size:
-            self.pixels[rows] = from_float_rgb(np.clip(values_RW3 / 2 + 0.5, 0, 1), self._like[rows])
+        return put(with_tone_of(view_hw3, piece_3HW[:, :height, :width], part), self.device)
 
 
 def _one_ahead(items: Iterable[Made]) -> Iterator[Made]:
@@ -174,14 +163,6 @@ def _one_ahead(items: Iterable[Made]) -> Iterator[Made]:
         yield from waiting
         waiting = [item]
     yield from waiting
-
-
-def as_image(out_HW3: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Convert HW3 float in [-1, 1] to an image of the kind of ``like``, a few rows at a time."""
-    result = Result(out_HW3.shape[:2], like)
-    for rows in row_strips(out_HW3):
-        result.put(rows, out_HW3[rows])
-    return result.pixels
 
 
 def _signed(pixels: torch.Tensor) -> torch.Tensor:

@@ -177,7 +177,7 @@ def _ours(
     prepare(base, settings)
     side = 2 * settings.tile_px - settings.overlap_px  # four tiles an image
     random = np.random.default_rng(0)
-    images = [random.random((side, side, 3), np.float32) * 2 - 1 for _ in range(max(map(shapes.tiles, batches)) // 4)]
+    images = [random.integers(0, 256, (side, side, 3), np.uint8) for _ in range(max(map(shapes.tiles, batches)) // 4)]
     for batch in batches:
         tiling = Tiling(base, settings.tile_px, settings.overlap_px, batch, device)
         passes = Passes(base, tiling, residents.get, settings.fidelity)
@@ -185,7 +185,7 @@ def _ours(
         weights, keys = [np.ones(len(some), np.float32)], [0] * len(some)
         for steps in shapes.steps:
             schedule = Schedule("input", 0.5, steps, 1.0)
-            run = partial(passes.run, some, ("noise",), weights, keys, schedule, [None] * len(some))
+            run = partial(passes.run, some, ("noise",), weights, keys, schedule, some)
             reset_peak(device)
             took = fitting(partial(_times, run, 1 + shapes.repeats, device))
             row = {"batch": batch, "steps": steps, "tiles_per_s": None, "tflop": tflop} | loaded
@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write ``full_size.json``."""
     parser = argparse.ArgumentParser(prog="python -m jobs.benches.full", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of full_size.json")
-    parser.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many ways: compiling comes last")
+    parser.add_argument("--ways", type=int, nargs="+", default=range(len(WAYS)), help="only these, by number from 0")
     parser.add_argument("--bases", type=int, default=len(FULL.bases), help="only the first so many bases")
     parser.add_argument("--batches", type=int, nargs="+", default=FULL.batches, help="tiles of a forward pass")
     parser.add_argument("--steps", type=int, nargs="+", default=FULL.steps, help="forward passes of a tile")
@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
             bases=FULL.bases[: given.bases],
             batches=tuple(given.batches),
             steps=tuple(given.steps),
-            ways=dict(islice(WAYS.items(), given.ways)),
+            ways=dict(list(WAYS.items())[number] for number in given.ways),
         )
         rows, about = measure(settings, given.out, shapes)
     except ManifestError as error:

@@ -119,8 +119,8 @@ class Shapes:
     needs_gpu: bool = field(default=True, kw_only=True)
 
     def tiles(self, batch: int) -> int:
-        """Tiles of one run: a multiple of an image's four, in at least four batches, of which one waits for another."""
-        return 4 * max(2, batch)
+        """Tiles of one run: eight batches, as a unit of 32 images of four tiles gives at the largest."""
+        return 8 * batch
 
 
 SD21 = BaseShape(

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fdi_lib.core.tiling import Canvas, blend_window, cut, row_strips, tile_starts
+from fdi_lib.core.tiling import blend_window, cut, row_strips, tile_starts
 
 
 @pytest.mark.parametrize("side", [1, 63, 64, 65, 100, 128, 1000])
@@ -36,19 +36,6 @@ def test_small_image_is_mirrored_up_to_the_tile():
     assert tile.shape == (4, 4, 3)
     np.testing.assert_array_equal(tile[:2, :2], image)
     np.testing.assert_array_equal(tile[2:, :2], image[::-1])
-
-
-@pytest.mark.parametrize(("shape", "tile", "overlap"), [((150, 201), 64, 16), ((64, 300), 64, 0), ((40, 50), 64, 16)])
-def test_a_canvas_gives_finished_rows_from_the_top(shape, tile, overlap):
-    image, rows = np.random.default_rng(0).random((*shape, 3)).astype(np.float32), []
-    canvas = Canvas(shape, tile, overlap, lambda at, values: rows.append((at, values.copy())))
-    for y in tile_starts(shape[0], tile, overlap):
-        for x in tile_starts(shape[1], tile, overlap):
-            canvas.add(y, x, cut(image, y, x, tile))
-            assert all(at.stop <= y for at, _ in rows), "no row that another tile may change"
-    canvas.close()
-    assert [at.start for at, _ in rows] == [0, *(at.stop for at, _ in rows[:-1])] and rows[-1][0].stop == shape[0]
-    np.testing.assert_allclose(np.concatenate([values for _, values in rows]), image, atol=1e-6)
 
 
 def test_grey_is_mirrored_too():

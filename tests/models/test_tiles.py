@@ -1,5 +1,7 @@
 """Tiles reach the base exactly as they are stored, a group ahead of what is blended, and come back where they were."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from fdi_lib.core.floats import to_float_rgb
 from fdi_lib.models import tiles
 from fdi_lib.models.base import Base
+from fdi_lib.models.canvas import Result
 from fdi_lib.models.tiles import Tiling
 
 CPU = torch.device("cpu")
@@ -56,19 +59,26 @@ def test_images_of_all_kinds_share_groups_and_come_back_as_they_were(base, devic
         np.testing.assert_allclose(result.pixels, image, atol=1e-6)
 
 
-def test_a_group_is_asked_for_before_the_one_before_it_is_waited_for(base, monkeypatch):
+def test_a_group_is_asked_for_before_rows_of_the_one_before_it_are_waited_for(base, monkeypatch):
     happened = []
 
-    def fetching(tensor: torch.Tensor) -> object:
-        number = sum(what.startswith("sent") for what in happened)
-        happened.append(f"sent {number}")
-        return lambda: happened.append(f"waited for {number}") or tensor.numpy()
+    class Rows(Result):
+        def put(self, rows: slice, values_3RW: torch.Tensor) -> object:
+            happened.append(f"rows {rows.start}")
+            write = super().put(rows, values_3RW)
+            return lambda: happened.append(f"wrote {rows.start}") or write()
 
-    monkeypatch.setattr(tiles, "fetching", fetching)
-    image = np.zeros((64, 200, 3), np.uint8)
+    monkeypatch.setattr(tiles, "Result", Rows)
+    image = np.zeros((200, 64, 3), np.uint8)
     tiling = Tiling(base, 64, 0, 1, CPU)
-    groups = tiling.groups(tiling.tiles([image]))
-    tiling.over([image], ((group, base.encode(tiling.pixels([image], group))) for group in groups))
+
+    def made() -> Iterator[object]:
+        for number, group in enumerate(tiling.groups(tiling.tiles([image]))):
+            happened.append(f"group {number}")
+            yield group, base.encode(tiling.pixels([image], group))
+
+    tiling.over([image], made())
     assert happened == [
-        "sent 0", "sent 1", "waited for 0", "sent 2", "waited for 1", "sent 3", "waited for 2", "waited for 3"
+        "group 0", "group 1", "group 2", "rows 0", "group 3", "rows 45", "wrote 0", "rows 91", "wrote 45", "rows 136",
+        "wrote 91", "wrote 136",
     ]  # fmt: skip

@@ -9,7 +9,6 @@ import numpy as np
 import pyvips
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from fdi_lib.core.floats import from_float_rgb, to_float_rgb
 from fdi_lib.manifest import ImageSettings
 from fdi_lib.storage import tiff
 from fdi_lib.storage.images import decode, encode
@@ -94,7 +93,8 @@ def rich(format: str, bits: int, channels: int) -> bytes:
 def reencode(data: bytes, settings: ImageSettings = SAME) -> bytes:
     """Decode, brighten a little as a stand-in for restoration, encode."""
     image = decode(data, 400)
-    changed = from_float_rgb(np.minimum(to_float_rgb(image.pixels) * 1.02, 1.0), image.pixels)
+    top = np.iinfo(image.pixels.dtype).max
+    changed = np.rint(np.minimum(image.pixels * 1.02, top)).astype(image.pixels.dtype)
     return encode(image, changed, settings, LABEL)[0]
 
 
