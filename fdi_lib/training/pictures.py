@@ -32,7 +32,7 @@ _SCENE_PX = {"photo": 256, "garment": 192, "plate": 256}
 # As a whole a picture shows much the same at any of these, down to where its shorter side is this short.
 _WHOLE_LEAST_PX = 192
 # Few pictures are large: a cap per picture keeps one panorama, or one book of plates, from being the training set.
-_PER_PICTURE = {"photo": 120, "garment": 4, "plate": 24}
+_PER_PICTURE = {"photo": 48, "garment": 4, "plate": 24}
 _COLUMNS = ("picture", "group_id", "kind", "split", "sha256")  # others are for people
 
 

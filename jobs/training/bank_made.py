@@ -32,7 +32,7 @@ from jobs.training.storage import local_folder
 # Sizes of the clean images that the bank knows, as (reduction, side in px): people bring small and large ones.
 _CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
 _GARMENT_CUTS = ((2, 192),)
-_PER_PICTURE = 72
+_PER_PICTURE = 24
 _SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 1200, 300
 
 

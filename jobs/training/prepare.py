@@ -20,7 +20,7 @@ from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.models.checkpoints import file_sha256
 
 _SIDE_PX = 1600  # of the longer side: reduced twice and more, as in training, it still gives several tiles
-_QUALITY = 90
+_QUALITY = 85
 
 
 def prepared(path: Path) -> bytes:
