@@ -6,6 +6,7 @@ M damaged images, K degradations, D feature numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ _ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another 
 # Of images with one degradation, those that a mixture's reference may explain better: no fewer of the shipped bank's
 # single degradations are named exactly than without, and F1 of mixtures is the higher (docs/decisions/0015, 0016).
 _LIKELIER = 0.03
+_PORTIONS = 500  # of the clean false-positive rate, that degradations share
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
 
@@ -119,14 +121,16 @@ def at_rate(thresholds: Thresholds, geometry: Geometry, held: HeldOut, rate: flo
 def _limits(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     score_NK, score_MK = geometry.scores(held.clean_ND), geometry.scores(held.damaged_MD)
     kinds = range(len(geometry.names))
-    mildest_K = np.array([np.quantile(score_MK[held.alone(k), k], 0.05) for k in kinds])
-    r_ND = geometry.residual(held.clean_ND)
-    limit_K, energy = detection_limits(score_NK, (r_ND**2).sum(1), held.weight_N, mildest_K, rate)
     mean_K = weighted_mean(score_NK, held.weight_N)
     # A few pictures hold no 1 % tail: no limit lies below that of normally distributed scores (their deviation is 1),
     # where each degradation has its share of the rate.
-    limit_K = np.maximum(limit_K, mean_K + norm.ppf(1 - _OF_SCORES * rate / len(kinds)))
-    energy = max(energy, _predicted((r_ND**2).sum(1), held.weight_N, (1 - _OF_SCORES) * rate))
+    normal_K = mean_K + norm.ppf(1 - _OF_SCORES * rate / len(kinds))
+    alone = [score_MK[held.alone(k), k] for k in kinds]
+    limit_K = detection_limits(score_NK, held.weight_N, alone, normal_K, _OF_SCORES * rate)
+    r_ND = geometry.residual(held.clean_ND)
+    energy_N = (r_ND**2).sum(1)
+    energy = weighted_quantile(energy_N, held.weight_N, 1 - (1 - _OF_SCORES) * rate)
+    energy = max(energy, _predicted(energy_N, held.weight_N, (1 - _OF_SCORES) * rate))
     along_NK = r_ND @ geometry.unit_KD.T
     least_K = np.array([weighted_quantile(column, held.weight_N, 1 - rate / len(kinds)) for column in along_NK.T])
     ones_K = np.ones(len(kinds))
@@ -143,39 +147,54 @@ def _exact(geometry: Geometry, held: HeldOut, thresholds: Thresholds) -> float:
 
 
 def detection_limits(
-    score_NK: np.ndarray, energy_N: np.ndarray, weight_N: np.ndarray, mildest_K: np.ndarray, rate: float
-) -> tuple[np.ndarray, float]:
-    """Limits that about ``rate`` of clean images exceed: of the scores (four fifths of it) and of the energy.
+    score_NK: np.ndarray, weight_N: np.ndarray, alone: Sequence[np.ndarray], least_K: np.ndarray, rate: float
+) -> np.ndarray:
+    """Limits that at most ``rate`` of clean images exceed, over all degradations together, spent where it finds most.
 
-    The rate is of *images*, over all degradations together. Each degradation may be exceeded by the same share of clean
-    images, found by bisection; but no limit lies below the middle between clean and the mildest damage, so that a
-    degradation that stands out far spends none of the false positives that the others need.
+    Of all ways to share the rate out among the degradations the one that finds the most damaged images (a knapsack with
+    one choice of each kind, by dynamic programming). No limit lies below the middle between clean and the mildest
+    damage, so that a degradation that stands out far spends none of the false positives that others need.
 
     Args:
         score_NK: matched-filter scores of clean images.
-        energy_N: their |r|^2.
-        weight_N: what each counts.
-        mildest_K: score of the mildest known damage (a low quantile) of each degradation.
-        rate: of clean images.
+        weight_N: what each of them counts.
+        alone: for each degradation, scores of images that have it and no other.
+        least_K: below which no limit lies.
+        rate: share of clean images, in (0, 1).
 
     Returns:
-        ``limit_K`` and ``unknown_energy``.
+        ``limit_K``.
     """
-    middle_K = (weighted_mean(score_NK, weight_N) + mildest_K) / 2
+    share_N = weight_N / weight_N.sum()
+    mildest_K = np.array([np.quantile(score_M, 0.05) for score_M in alone])
+    floor_K = np.maximum(least_K, (weighted_mean(score_NK, weight_N) + mildest_K) / 2)
+    best_B = np.zeros(_PORTIONS + 1)  # what is found at most for so many portions of the rate
+    chosen = []
+    for k, score_M in enumerate(alone):
+        limit_C, spent_C, found_C = _choices(score_NK[:, k], share_N, score_M, floor_K[k])
+        cost_C = np.ceil(spent_C / rate * _PORTIONS - 1e-9).astype(int)
+        cost_C, limit_C, found_C = (values[cost_C <= _PORTIONS] for values in (cost_C, limit_C, found_C))
+        left_BC = np.arange(_PORTIONS + 1)[:, None] - cost_C
+        total_BC = np.where(left_BC < 0, -np.inf, best_B[np.maximum(left_BC, 0)] + found_C)
+        choice_B = total_BC.argmax(1)
+        chosen.append((limit_C[choice_B], cost_C[choice_B]))
+        best_B = total_BC.max(1)
+    limit_K, left = np.empty(len(alone)), _PORTIONS
+    for k, (limit_B, cost_B) in reversed(list(enumerate(chosen))):
+        limit_K[k], left = limit_B[left], left - cost_B[left]
+    return limit_K
 
-    def limits(share: float) -> np.ndarray:
-        own_K = [weighted_quantile(column, weight_N, 1 - share) for column in score_NK.T]
-        return np.maximum(np.array(own_K), middle_K)
 
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        share = (low + high) / 2
-        exceeded = (score_NK > limits(share)).any(axis=1)
-        if (exceeded * weight_N).sum() > _OF_SCORES * rate * weight_N.sum():
-            high = share
-        else:
-            low = share
-    return limits(low), weighted_quantile(energy_N, weight_N, 1 - (1 - _OF_SCORES) * rate)
+def _choices(
+    score_N: np.ndarray, share_N: np.ndarray, alone_M: np.ndarray, floor: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Limits that a degradation may have, highest first; the shares of clean and of damaged images above each."""
+    limit_C = np.unique(np.maximum(score_N, floor))[::-1]
+    order = np.argsort(score_N)
+    below = np.concatenate([[0.0], np.cumsum(share_N[order])])
+    spent_C = 1 - below[np.searchsorted(score_N[order], limit_C, side="right")]
+    found_C = 1 - np.searchsorted(np.sort(alone_M), limit_C, side="right") / len(alone_M)
+    return limit_C, spent_C, found_C
 
 
 def weighted_quantile(values_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
