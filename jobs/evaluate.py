@@ -110,10 +110,10 @@ def split_tiles(table: str, root: str, split: Split, tile_px: int, reduction: in
 def _test_tiles(data: EvaluateDataSettings) -> tuple[list[Tile], list[Tile]]:
     """What is degraded, and what more is clean only: false positives are rare, and need the number."""
     if data.cut == "tiles":  # the larger pictures are cut once more, reduced twice as much
-        tiles, more = (split_tiles(data.pictures, data.uri, "test", data.tile_px, n * _REDUCTION) for n in (1, 2))
+        tiles, more = (split_tiles(data.pictures, data.uri, data.split, data.tile_px, n * _REDUCTION) for n in (1, 2))
         return tiles, more
     sizes: dict[str, list[Tile]] = {}
-    for picture, pixels in whole_pictures(read_list(Path(data.pictures), Path(data.uri), "test")):
+    for picture, pixels in whole_pictures(read_list(Path(data.pictures), Path(data.uri), data.split)):
         mine = sizes.setdefault(picture.group_id, [])
         mine.append(Tile(picture.group_id, len(mine), pixels))
     smallest = [[tile for tile in mine if min(tile.pixels.shape[:2]) >= data.tile_px][-1:] for mine in sizes.values()]
@@ -126,7 +126,7 @@ def _test_tiles(data: EvaluateDataSettings) -> tuple[list[Tile], list[Tile]]:
 
 
 def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
-    """Degrade tiles of the test photographs, or whole ones, by the protocol."""
+    """Degrade tiles of photographs of the split, or whole ones, by the protocol."""
     data = manifest.data
     names = [n for n in data.degradations if n in adapters]
     if not names:

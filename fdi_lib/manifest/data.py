@@ -80,7 +80,10 @@ class EvaluateDataSettings(DataSettings):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Key of tiles and severities.")
     pictures: SafeText = Field(
-        default="docs/training-data.tsv", description="synthetic: table of pictures; its test split is used."
+        default="docs/training-data.tsv", description="synthetic: table of pictures; one split of it is used."
+    )
+    split: Literal["test", "reserve"] = Field(
+        default="test", description="synthetic: which; `reserve` judges afresh what was looked at on `test` too often."
     )
     cut: Literal["tiles", "whole"] = Field(
         default="tiles", description="synthetic: tiles of the pictures, or each `whole` picture once."

@@ -21,7 +21,7 @@ import pyvips
 
 from fdi_lib.errors import ManifestError
 
-Split = Literal["train", "calibration", "test"]
+Split = Literal["train", "calibration", "test", "reserve"]
 
 # Reductions applied before cutting: every source is a JPEG, and averaging at least 2 x 2 pixels removes its
 # artifacts ("truly clean"). Large pictures are cut at several scales for variety.

@@ -118,6 +118,16 @@ def test_synthetic_is_reproducible(pictures: Path, tmp_path_factory: pytest.Temp
     assert first["degradations"] == second["degradations"]
 
 
+def test_another_split_is_of_other_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    table, output = pictures / "list.tsv", tmp_path_factory.mktemp("out")
+    table.write_text(table.read_text().removesuffix("test") + "reserve")
+    taken = {}
+    for split in ("test", "reserve"):
+        made = synthetic(manifest(pictures, output, split=split, degradations=["noise"]), {"noise"})
+        taken[split] = {tile.picture for tile in made.clean} | {s.tile.picture for s in made.singles["noise"]}
+    assert taken == {"test": {"g0"}, "reserve": {"g1"}}
+
+
 def test_restorer_without_fidelity_is_asked_for(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     asked: list[bool] = []
 
