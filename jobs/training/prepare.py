@@ -1,14 +1,15 @@
 """``python -m jobs.training.prepare ORIGINALS FOLDER``: make the listed pictures of their repositories' own files.
 
-Every row of docs/training-data.tsv that names a file (``source_path``, at ``source_commit``) is read from
-ORIGINALS/<source_repository>/<source_path>, reduced, and written where the list has it under FOLDER. Rows without one
-are copied by hand. Does NOT fetch anything, nor choose pictures.
+Every row of docs/training-data.tsv that names a file (``source_path``) is read from the clone of its repository,
+ORIGINALS/<source_repository>, as it was at ``source_commit``, reduced, and written where the list has it under FOLDER.
+Rows without one are copied by hand. Does NOT clone anything, nor choose pictures.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -23,28 +24,33 @@ _SIDE_PX = 1600  # of the longer side: reduced twice and more, as in training, i
 _QUALITY = 85
 
 
-def prepared(path: Path) -> bytes:
-    """A JPEG of a photograph: sRGB, turned upright, at most 1,600 px a side, nothing but pixels.
+def prepared(data: bytes) -> bytes:
+    """A JPEG of a photograph's file: sRGB, turned upright, at most 1,600 px a side, nothing but pixels.
 
     Raises:
-        ManifestError: libvips can't read it.
+        pyvips.Error: libvips can't read it.
     """
-    try:
-        image = pyvips.Image.thumbnail(str(path), _SIDE_PX, height=_SIDE_PX, size="down", export_profile="srgb")
-        image = image.flatten() if image.hasalpha() else image
-        return bytes(image.jpegsave_buffer(Q=_QUALITY, keep="none"))
-    except pyvips.Error as error:
-        reason = str(error).strip().splitlines()[-1]
+    image = pyvips.Image.thumbnail_buffer(data, _SIDE_PX, height=_SIDE_PX, size="down", export_profile="srgb")
+    image = image.flatten() if image.hasalpha() else image
+    return bytes(image.jpegsave_buffer(Q=_QUALITY, keep="none"))
+
+
+def _original(originals: Path, row: dict[str, str]) -> bytes:
+    clone, file = originals / row["source_repository"], f"{row['source_commit']}:{row['source_path']}"
+    shown = subprocess.run(["git", "-C", str(clone), "show", file], capture_output=True, check=False)
+    if shown.returncode:
         raise ManifestError(
-            f"picture can't be read: {reason}", key="ORIGINALS", value=str(path), remedy="check out the file again"
-        ) from None
+            f"original not found: {shown.stderr.decode(errors='replace').strip()}", key="ORIGINALS",
+            value=f"{clone} {file}", remedy=f"clone {row['source_repository']} into {clone}, with all its history",
+        )  # fmt: skip
+    return shown.stdout
 
 
 def run(originals: Path, folder: Path, table: Path) -> tuple[int, list[str]]:
     """Write the pictures that aren't there yet.
 
     Args:
-        originals: holds a checkout ``owner/name`` of each repository, at the listed commit.
+        originals: holds a clone ``owner/name`` of each repository.
         folder: of the pictures; training and evaluation take it as FDI_DATA.
         table: list of pictures.
 
@@ -58,13 +64,16 @@ def run(originals: Path, folder: Path, table: Path) -> tuple[int, list[str]]:
         rows = [row for row in csv.DictReader(lines, delimiter="\t") if row.get("source_path")]
     written, differing = 0, []
     for row in rows:
-        target, source = folder / row["picture"], originals / row["source_repository"] / row["source_path"]
+        target = folder / row["picture"]
         if target.is_file() and file_sha256(target) == row["sha256"]:
             continue
-        if not source.is_file():
-            remedy = f"check out {row['source_repository']} at {row['source_commit']} into {originals}"
-            raise ManifestError("original not found", key="ORIGINALS", value=str(source), remedy=remedy)
-        data = prepared(source)
+        original = _original(originals, row)
+        try:
+            data = prepared(original)
+        except pyvips.Error as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ManifestError(f"original can't be read: {reason}", key="ORIGINALS", value=row["source_path"],
+                                remedy="clone its repository again, with large files") from None  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         written += 1
