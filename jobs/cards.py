@@ -38,13 +38,14 @@ def write_cards(
         whole: that of ``manifests/evaluate/whole.yaml``, of whole photographs.
         table: list of pictures.
     """
-    preset, where = compact_folder(), sources(table)
+    preset = compact_folder()
     written = []
     adapters = [path.parent for path in sorted(preset.glob("adapters/*/config.json"))]
     for folder in [preset / n for n in _ABOUT] + adapters:
         name, adapter = folder.name, folder in adapters
         file = "adapter.safetensors" if adapter else f"{name}.safetensors"
         figures = metrics["degradations"].get(name) if adapter else None
+        where = sources(table, until=_trained(folder).get("pictures_added_until", "9999"))
         recipe = "manifests/banks/compact.yaml" if name == "bank" else f"manifests/train/compact/{name}.yaml"
         text = render(
             licence="apache-2.0",
@@ -125,12 +126,13 @@ def render(template: str = "model-card.md.j2", **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def sources(table: Path, kinds: Collection[str] | None = None) -> str:
+def sources(table: Path, kinds: Collection[str] | None = None, until: str = "9999") -> str:
     """Where the training pictures come from: repositories, each with its licence and number of files.
 
     Args:
         table: list of pictures.
         kinds: photo, garment or plate; None takes all.
+        until: date up to which they had been ``added`` to the list; rows without one always had been.
 
     Raises:
         ManifestError: the list doesn't say.
@@ -144,7 +146,7 @@ def sources(table: Path, kinds: Collection[str] | None = None) -> str:
             value=str(table),
             remedy="give every picture both: model cards name them",
         )
-    taken = [row for row in rows if kinds is None or row["kind"] in kinds]
+    taken = [row for row in rows if (kinds is None or row["kind"] in kinds) and (row.get("added") or "") <= until]
     counts = Counter((row["source_repository"], row["licence"]) for row in taken)
     return "; ".join(f"{repository} ({licence}, {n} files)" for (repository, licence), n in sorted(counts.items()))
 
@@ -181,11 +183,16 @@ def in_whole(whole: dict[str, Any], name: str) -> dict[str, str]:
     return {"on whole test photographs": told.format(**figures)}
 
 
+def _trained(folder: Path) -> dict[str, Any]:
+    """``training.json``; empty where nothing was trained."""
+    path = folder / "training.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
     facts: dict[str, str] = {}
-    training = folder / "training.json"
-    if training.exists():
-        summary = json.loads(training.read_text())
+    summary = _trained(folder)
+    if summary:
         last = ", ".join(
             f"{k} {v}" for k, v in summary["last"].items() if k not in ("step", "lr", "steps_per_s", "grad_norm")
         )
@@ -193,6 +200,9 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
             f"{summary['steps']} steps of {summary['batch']}, seed {summary['seed']}, {summary['pictures']} pictures"
         )
         facts["last logged"] = last + " (`training-log.jsonl` has all)"
+        if "trained_with_encoder_sha256" in summary:  # see jobs/training/carry_over.py
+            before = summary["trained_with_encoder_sha256"][:16]
+            facts["carried over"] = f"trained with the FDI of encoder `{before}`, does the same with that of today's"
     if metrics:
         clean = metrics["clean"]
         facts["clean tiles left untouched"] = f"{clean['untouched']:.3f} of {clean['n']}"

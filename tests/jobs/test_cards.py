@@ -58,6 +58,9 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
         assert file_sha256(weights) in card.read_text()
     texts = {card.parent.name: card.read_text() for card in written}
     assert "19 of 14.1 dB" in texts["haze"] and "| 9.20 |" in texts["haze"]
+    later = "USFWS/trail-of-tears"  # added to the list when base and adapters had been trained
+    assert later in texts["encoder"] and later in texts["bank"] and later not in texts["base"] + texts["haze"]
+    assert "trained with the FDI of encoder" in texts["haze"] and "BuddiesOfBudgie" in texts["base"]
     assert "18 of 14.1 dB" in texts["stain"] and "0.900 of 50" in texts["bank"] and "0.975 of 474" in texts["bank"]
 
 
