@@ -37,7 +37,14 @@ def write_cards(
         metrics: ``metrics.json`` of ``manifests/evaluate/compact.yaml``, of tiles.
         whole: that of ``manifests/evaluate/whole.yaml``, of whole photographs.
         table: list of pictures.
+
+    Raises:
+        ManifestError: figures are of another split than the cards say, or the list names no sources.
     """
+    for found in (metrics, whole):
+        if found.get("split", "test") != "test":
+            remedy = "measure the test photographs for the cards"
+            raise ManifestError("not of the test photographs", key="data.split", value=found["split"], remedy=remedy)
     preset = compact_folder()
     written = []
     adapters = [path.parent for path in sorted(preset.glob("adapters/*/config.json"))]

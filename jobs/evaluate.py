@@ -77,6 +77,8 @@ def evaluate(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -
     result, pictures = measure(data, restorer, bare, manifest.restore.mode, manifest.data.seed)
     result["seconds"] = round(time.monotonic() - started, 1)
 
+    if manifest.data.kind == "synthetic":
+        result["split"] = manifest.data.split
     store = Store.open(manifest.output, StorageSettings())
     store.replace("metrics.json", json.dumps(result, indent=1, sort_keys=True).encode())
     store.replace("contact-sheet.png", _png(_sheet(pictures)))

@@ -21,7 +21,7 @@ _ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another 
 # Of images with one degradation, those that a mixture's reference may explain better: no fewer of the shipped bank's
 # single degradations are named exactly than without, and F1 of mixtures is the higher (docs/decisions/0015, 0016).
 _LIKELIER = 0.03
-_PORTIONS = 500  # of the clean false-positive rate, that degradations share
+_PORTIONS, _HALVINGS = 500, 12  # of what degradations share; of the search for how much that is
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
 
@@ -151,9 +151,11 @@ def detection_limits(
 ) -> np.ndarray:
     """Limits that at most ``rate`` of clean images exceed, over all degradations together, spent where it finds most.
 
-    Of all ways to share the rate out among the degradations the one that finds the most damaged images (a knapsack with
-    one choice of each kind, by dynamic programming). No limit lies below the middle between clean and the mildest
-    damage, so that a degradation that stands out far spends none of the false positives that others need.
+    Of all ways to share a budget out among the degradations the one that finds the most damaged images (a knapsack with
+    one choice of each kind, by dynamic programming, to 1/500 of the budget). An image may exceed several limits and
+    counts once: the budget is the largest, by bisection, at which the rate is kept. No limit lies below the middle
+    between clean and the mildest damage, so that a degradation that stands out far spends none of the false positives
+    that others need.
 
     Args:
         score_NK: matched-filter scores of clean images.
@@ -168,18 +170,31 @@ def detection_limits(
     share_N = weight_N / weight_N.sum()
     mildest_K = np.array([np.quantile(score_M, 0.05) for score_M in alone])
     floor_K = np.maximum(least_K, (weighted_mean(score_NK, weight_N) + mildest_K) / 2)
-    best_B = np.zeros(_PORTIONS + 1)  # what is found at most for so many portions of the rate
+    choices = [_choices(score_NK[:, k], share_N, alone[k], floor_K[k]) for k in range(len(alone))]
+    limit_K, low, high = _shared_out(choices, rate), rate, rate * len(alone)
+    for _ in range(_HALVINGS):
+        budget = (low + high) / 2
+        tried_K = _shared_out(choices, budget)
+        if share_N[(score_NK > tried_K).any(axis=1)].sum() > rate:
+            high = budget
+        else:
+            limit_K, low = tried_K, budget
+    return limit_K
+
+
+def _shared_out(choices: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], budget: float) -> np.ndarray:
+    """Of each degradation's choices, see :func:`_choices`, those that find most for no more than the budget."""
+    best_B = np.zeros(_PORTIONS + 1)  # what is found at most for so many portions of the budget
     chosen = []
-    for k, score_M in enumerate(alone):
-        limit_C, spent_C, found_C = _choices(score_NK[:, k], share_N, score_M, floor_K[k])
-        cost_C = np.ceil(spent_C / rate * _PORTIONS - 1e-9).astype(int)
+    for limit_C, spent_C, found_C in choices:
+        cost_C = np.ceil(spent_C / budget * _PORTIONS - 1e-9).astype(int)
         cost_C, limit_C, found_C = (values[cost_C <= _PORTIONS] for values in (cost_C, limit_C, found_C))
         left_BC = np.arange(_PORTIONS + 1)[:, None] - cost_C
         total_BC = np.where(left_BC < 0, -np.inf, best_B[np.maximum(left_BC, 0)] + found_C)
         choice_B = total_BC.argmax(1)
         chosen.append((limit_C[choice_B], cost_C[choice_B]))
         best_B = total_BC.max(1)
-    limit_K, left = np.empty(len(alone)), _PORTIONS
+    limit_K, left = np.empty(len(choices)), _PORTIONS
     for k, (limit_B, cost_B) in reversed(list(enumerate(chosen))):
         limit_K[k], left = limit_B[left], left - cost_B[left]
     return limit_K
@@ -192,7 +207,7 @@ def _choices(
     limit_C = np.unique(np.maximum(score_N, floor))[::-1]
     order = np.argsort(score_N)
     below = np.concatenate([[0.0], np.cumsum(share_N[order])])
-    spent_C = 1 - below[np.searchsorted(score_N[order], limit_C, side="right")]
+    spent_C = np.maximum(0, 1 - below[np.searchsorted(score_N[order], limit_C, side="right")])
     found_C = 1 - np.searchsorted(np.sort(alone_M), limit_C, side="right") / len(alone_M)
     return limit_C, spent_C, found_C
 

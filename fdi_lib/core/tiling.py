@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def cut(image: np.ndarray, y: int, x: int, tile: int) -> np.ndarray:
     return np.pad(part, missing + [(0, 0)] * (image.ndim - 2), mode="symmetric")
 
 
-def row_strips(image: np.ndarray) -> Iterator[slice]:
+def row_strips(image: Sized) -> Iterator[slice]:
     """Rows of an image, a few at a time: on all of a large scan at once a computation takes several times its size."""
     for start in range(0, len(image), _STRIP_ROWS):
         yield slice(start, start + _STRIP_ROWS)

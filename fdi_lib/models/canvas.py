@@ -60,7 +60,10 @@ class Canvas:
         """Rows above ``y`` get no more tiles."""
         rows = min(y - self._top, len(self._totals_RW))
         if rows:
-            self._done(slice(self._top, self._top + rows), self._sums_3RW[:, :rows] / self._totals_RW[:rows])
+            for strip in row_strips(range(rows)):  # a few at a time: very wide images have room for no more
+                part = slice(strip.start, min(strip.stop, rows))
+                values_3RW = self._sums_3RW[:, part] / self._totals_RW[part]
+                self._done(slice(self._top + part.start, self._top + part.stop), values_3RW)
             for sums in (self._sums_3RW, self._totals_RW):
                 left = sums[..., rows:, :].clone()
                 sums[..., :-rows, :] = left
@@ -91,10 +94,11 @@ class Result:
         as_they_are = self.pixels.dtype == np.float32
         made = values_3RW.permute(1, 2, 0) if as_they_are else self._integers(values_3RW)
         fetched, finite = fetching(made.contiguous()), fetching(torch.isfinite(values_3RW).sum())
+        count = values_3RW.numel()  # not the values themselves, which would be kept until they are written
 
         def write() -> None:
             self._finite += (here := int(finite()))
-            if as_they_are or here == values_3RW.numel():
+            if as_they_are or here == count:
                 self.pixels[rows] = fetched()
 
         return write

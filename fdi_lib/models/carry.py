@@ -11,7 +11,7 @@ from fdi_lib.errors import WeightsError
 from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.layers import Decoupling
 
-_TOLERANCE = 1e-3  # of the queries' size: what storing weights as float16 costs anyway
+_TOLERANCE = 2e-3  # of the largest query: about what storing weights as float16 costs
 
 
 def carried(adapter: FDIAdapter, fdi_TD: torch.Tensor, encoder_sha256: str) -> FDIAdapter:
@@ -42,7 +42,9 @@ def carried(adapter: FDIAdapter, fdi_TD: torch.Tensor, encoder_sha256: str) -> F
         weight_CD = block.to_q.weight.detach().double()
         wanted_CT = weight_CD @ before_TD.T
         changed_CD = weight_CD + (wanted_CT - weight_CD @ after_TD.T) @ torch.linalg.pinv(after_TD.T)
-        if (changed_CD @ after_TD.T - wanted_CT).abs().max() > _TOLERANCE * wanted_CT.abs().max():
+        changed_CD = changed_CD.half().double()  # as it is stored
+        missed = (changed_CD @ after_TD.T - wanted_CT).abs().max()
+        if not missed <= _TOLERANCE * wanted_CT.abs().max():  # infinite weights miss by what is no number
             raise WeightsError(
                 f"adapter {config.task}: the new FDI's tokens can't tell its queries apart: train it anew"
             )

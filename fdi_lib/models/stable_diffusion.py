@@ -98,7 +98,8 @@ class StableDiffusion(Base):
         with self._vae_arithmetic():
             latent = (latent_BCHW / self._scale + self._shift).to(self.vae.dtype)
             image: torch.Tensor = self.vae.decode(latent, return_dict=False)[0]
-        return image.float()
+        # A copy even of float32: what a CUDA graph returns is written over by its next run.
+        return image.to(torch.float32, copy=True)
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """See :meth:`Base.compute_in`; a VAE that asks for float32 keeps it: SDXL's comes out black in float16."""

@@ -125,6 +125,7 @@ class Tiling:
                 if fetched and view is not None:
                     piece_3HW = self._toned(fetched()[row], t, images[t.image], view)
                 canvas.add(t.y, t.x, piece_3HW)
+            del pieces_B3HW, piece_3HW, fetched  # a batch that nobody needs while the next but one is computed
             for write in due:
                 write()
             due, sent[:] = list(sent), []

@@ -221,7 +221,9 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write ``full_size.json``."""
     parser = argparse.ArgumentParser(prog="python -m jobs.benches.full", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of full_size.json")
-    parser.add_argument("--ways", type=int, nargs="+", default=range(len(WAYS)), help="only these, by number from 0")
+    parser.add_argument(
+        "--ways", type=int, nargs="+", choices=range(len(WAYS)), default=range(len(WAYS)), help="only these, by number"
+    )
     parser.add_argument("--bases", type=int, default=len(FULL.bases), help="only the first so many bases")
     parser.add_argument("--batches", type=int, nargs="+", default=FULL.batches, help="tiles of a forward pass")
     parser.add_argument("--steps", type=int, nargs="+", default=FULL.steps, help="forward passes of a tile")

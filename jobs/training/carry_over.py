@@ -20,7 +20,7 @@ from fdi_lib.models.adapter import FDIAdapter
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.carry import carried
 
-_KEPT = ("training-log.jsonl", "training.json", "README.md")
+_KEPT = ("training-log.jsonl", "training.json")  # a card names the weights it is of
 
 
 def run(adapters: Path, bank_folder: Path, output: Path) -> list[str]:
@@ -40,9 +40,13 @@ def run(adapters: Path, bank_folder: Path, output: Path) -> list[str]:
     if missing:
         remedy = "build a bank that has all tasks"
         raise ManifestError(f"the bank has no {', '.join(missing)}", key="BANK", value=str(bank_folder), remedy=remedy)
+    trained_with, made_of = {}, {}  # all of them, before anything is written
     for folder in folders:
-        adapter, target = FDIAdapter.from_pretrained(folder), output / folder.name
-        made = carried(adapter, torch.from_numpy(bank.tokens_of(folder.name)), bank.encoder_sha256)
+        adapter = FDIAdapter.from_pretrained(folder)
+        trained_with[folder] = adapter.config.encoder_sha256
+        made_of[folder] = carried(adapter, torch.from_numpy(bank.tokens_of(folder.name)), bank.encoder_sha256)
+    for folder, made in made_of.items():
+        target = output / folder.name
         target.mkdir(parents=True)
         bank.save_fdi(folder.name, target)
         (target / "fdi.safetensors").chmod(0o644)  # safetensors writes files that only their owner may read
@@ -50,7 +54,7 @@ def run(adapters: Path, bank_folder: Path, output: Path) -> list[str]:
         for name in _KEPT:
             if (folder / name).is_file():
                 shutil.copy(folder / name, target / name)
-        _note(target / "training.json", adapter.config.encoder_sha256)
+        _note(target / "training.json", trained_with[folder])
     return [folder.name for folder in folders]
 
 

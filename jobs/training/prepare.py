@@ -37,11 +37,12 @@ def prepared(data: bytes) -> bytes:
 
 def _original(originals: Path, row: dict[str, str]) -> bytes:
     clone, file = originals / row["source_repository"], f"{row['source_commit']}:{row['source_path']}"
-    shown = subprocess.run(["git", "-C", str(clone), "show", file], capture_output=True, check=False)
+    shown = subprocess.run(["git", "-C", str(clone), "cat-file", "--filters", file], capture_output=True, check=False)
     if shown.returncode:
         raise ManifestError(
             f"original not found: {shown.stderr.decode(errors='replace').strip()}", key="ORIGINALS",
-            value=f"{clone} {file}", remedy=f"clone {row['source_repository']} into {clone}, with all its history",
+            value=f"{clone} {file}",
+            remedy=f"clone {row['source_repository']} into {clone}, with all its history and large files",
         )  # fmt: skip
     return shown.stdout
 
@@ -73,7 +74,7 @@ def run(originals: Path, folder: Path, table: Path) -> tuple[int, list[str]]:
         except pyvips.Error as error:
             reason = str(error).strip().splitlines()[-1]
             raise ManifestError(f"original can't be read: {reason}", key="ORIGINALS", value=row["source_path"],
-                                remedy="clone its repository again, with large files") from None  # fmt: skip
+                                remedy="see whether its repository keeps large files elsewhere") from None  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         written += 1

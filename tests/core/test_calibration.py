@@ -66,6 +66,13 @@ def test_the_rate_is_spent_where_it_finds_most():
     assert np.mean(near > limit[0]) + np.mean(far > limit[1]) > np.mean(near > alike) + np.mean(far > alike)
 
 
+def test_images_that_exceed_several_limits_count_once():
+    alike = RNG.normal(size=(20_000, 1)) + 0.2 * RNG.normal(size=(20_000, 8))
+    alone = [RNG.normal(3, 1, 2000) for _ in range(8)]
+    limit = detection_limits(alike, np.ones(20_000), alone, np.full(8, -9.0), 0.01)
+    assert 0.008 < _above(alike, limit) <= 0.01
+
+
 def test_what_stands_out_far_spends_no_false_positives():
     scores, even, near = RNG.normal(size=(20_000, 2)), np.ones(20_000), RNG.normal(3, 1, 2000)
     alike = detection_limits(scores, even, [near, near], np.full(2, -9.0), 0.01)

@@ -1,7 +1,9 @@
 """A model card holds the figures of metrics.json and nothing else, and its front matter is read by ``fdi adapters``."""
 
+import pytest
 import yaml
 
+from fdi_lib.errors import ManifestError
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.presets import compact_folder
 from jobs import cards
@@ -62,6 +64,11 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
     assert later in texts["encoder"] and later in texts["bank"] and later not in texts["base"] + texts["haze"]
     assert "trained with the FDI of encoder" in texts["haze"] and "BuddiesOfBudgie" in texts["base"]
     assert "18 of 14.1 dB" in texts["stain"] and "0.900 of 50" in texts["bank"] and "0.975 of 474" in texts["bank"]
+
+
+def test_cards_are_of_the_test_photographs():
+    with pytest.raises(ManifestError, match="not of the test photographs"):
+        cards.write_cards({"split": "test"}, {"split": "reserve"})
 
 
 def test_the_shipped_cards_are_of_the_shipped_weights():

@@ -90,6 +90,7 @@ def test_synthetic(
     result = evaluate(manifest(pictures, output), lambda fidelity: FakeRestorer())
     stored = json.loads((output / "metrics.json").read_text())
     assert stored == result
+    assert stored["split"] == "test"
     assert set(stored["degradations"]) == {"noise", "low_light"}
     for row in stored["degradations"].values():
         assert set(row) == KEYS

@@ -46,6 +46,13 @@ def test_an_fdi_of_another_shape_is_refused(adapter, shape):
         carried(adapter, torch.randn(shape), "new")
 
 
+def test_what_can_t_be_stored_is_refused(adapter):
+    tokens = torch.randn(16, 128)
+    tokens[1] = tokens[0] + 1e-5 * torch.randn(128)
+    with pytest.raises(WeightsError, match="can't tell its queries apart"):
+        carried(adapter, tokens, "new")
+
+
 def test_tokens_that_are_one_can_t_stand_for_sixteen(adapter):
     with pytest.raises(WeightsError, match="can't tell its queries apart"):
         carried(adapter, torch.randn(1, 128).expand(16, 128) * torch.linspace(1, 2, 16)[:, None], "new")
