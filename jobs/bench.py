@@ -87,7 +87,11 @@ def _compared(manifest: BenchManifest, parts: Parts, folder: Path, cores: int) -
     )  # fmt: skip
     plain = "plain" in manifest.sections
     found = with_models(settings, parts, folder, manifest.repeats, plain, cores)
-    fake = with_fake_device(settings, folder, manifest.repeats, plain) if manifest.fake_device else []
+    fake = (
+        with_fake_device(settings, folder, manifest.repeats, plain, manifest.fake_image_px)
+        if manifest.fake_device
+        else []
+    )
     runs = found["runs"]
     ratios = {name: median(runs, name) for name in RATIOS}
     ratios |= {f"fake_device_{name}": median(fake, name) if fake else None for name in RATIOS[:2]}  # type: ignore[misc]

@@ -244,6 +244,9 @@ class EvaluateManifest(Settings):
 Section = Literal["job", "plain", "routing", "growth", "control_plane", "full_size"]
 
 
+_Side = Annotated[int, Field(ge=64, le=8192)]
+
+
 class BenchManifest(Settings):
     """Throughput and overhead tables."""
 
@@ -258,6 +261,9 @@ class BenchManifest(Settings):
     repeats: int = Field(default=7, ge=1, description="Interleaved pairs of runs; the median is reported.")
     fake_device: bool = Field(
         default=True, description="Sections job and plain: compare with a device that only takes time, too."
+    )
+    fake_image_px: Annotated[tuple[_Side, _Side], Strict(False)] = Field(
+        default=(480, 768), description="Height and width of the images on that device; its tiles are of 512 px."
     )
     control_plane_images: int = Field(default=1_000_000, ge=1000, description="References of section control_plane.")
     output: Location = Field(description="Folder of `bench.json` and the tables.")

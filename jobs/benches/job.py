@@ -29,7 +29,7 @@ from jobs.pool import cluster
 
 RATIOS = ("steady", "with_writes", "with_cold_start")
 _PROBED = 8  # images that tell which number of threads is faster
-_FAKE_ROUTES, _FAKE_IMAGES, _FAKE_SIZE = 8, 320, (480, 768)
+_FAKE_ROUTES, _FAKE_IMAGES = 8, 320
 _FAKE_TILE = {"tile_px": 512, "overlap_px": 128}
 _ADAPTER_BYTES = 94_000_000  # of an adapter for SD 2.1 in 16 bits
 
@@ -50,7 +50,9 @@ def with_models(
     return {"bare": {"threads": bare_threads, "load_s": round(load_s, 2)}, "runs": runs}
 
 
-def with_fake_device(settings: RestoreManifest, folder: Path, repeats: int, plain: bool) -> list[dict[str, Any]]:
+def with_fake_device(
+    settings: RestoreManifest, folder: Path, repeats: int, plain: bool, size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """Compare with a device that only takes time: one actor, eight routes, adapters of full size, one resident.
 
     The bare loop keeps all adapters.
@@ -58,9 +60,7 @@ def with_fake_device(settings: RestoreManifest, folder: Path, repeats: int, plai
     with tempfile.TemporaryDirectory(dir=folder, prefix="fake-") as name:
         device = FakeDevice(Path(name, "adapters"), routes=_FAKE_ROUTES, adapter_bytes=_ADAPTER_BYTES)
         device.write_adapters()
-        source = settings.source.model_copy(
-            update={"uri": str(make_images(Path(name, "in"), _FAKE_IMAGES, _FAKE_SIZE))}
-        )
+        source = settings.source.model_copy(update={"uri": str(make_images(Path(name, "in"), _FAKE_IMAGES, size))})
         one = settings.pools.restore.model_copy(update={"min": 1, "max": 1, "gpus": 0.0, "resident_adapters": 1})
         settings = settings.model_copy(update={
             "source": source,

@@ -117,12 +117,12 @@ def test_steady_state_begins_when_every_worker_has_finished_something() -> None:
 def test_the_job_is_compared_with_a_fake_device_whose_adapters_are_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("_FAKE_IMAGES", 96), ("_FAKE_SIZE", (96, 128)), ("_ADAPTER_BYTES", 1000)):
+    for name, value in (("_FAKE_IMAGES", 96), ("_ADAPTER_BYTES", 1000)):
         monkeypatch.setattr(job, name, value)
     with_models = {"bare": {}, "runs": [dict.fromkeys([*job.RATIOS, "over_plain"], 1.0)]}
     monkeypatch.setattr(bench, "with_models", lambda *_: with_models)
     shards(tmp_path / "in")
-    result = bench.run(manifest_for(tmp_path, fake_device=True, repeats=1), PARTS)
+    result = bench.run(manifest_for(tmp_path, fake_device=True, fake_image_px=[96, 128], repeats=1), PARTS)
     (run,) = result["fake_runs"]
     assert (run["images"], run["routes"], run["decided_otherwise"]) == (96, 8, 0)
     assert run["job_loads"] < run["plain_loads"]
