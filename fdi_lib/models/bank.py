@@ -180,7 +180,9 @@ class ReferenceBank:
         arrays |= {"mixed_present": kept.mixed_MK.astype(np.uint8), "whole": kept.whole_N.astype(np.uint8)}
         arrays |= kept.mixtures.arrays() if kept.mixtures else {}
         # safetensors writes memory as it lies, whatever an array's strides: columns that were chosen would be mixed up.
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, folder / "bank.safetensors")
+        path = folder / "bank.safetensors"
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
         config = {
             "names": list(kept.names),
             "encoder_sha256": kept.encoder_sha256,

@@ -96,7 +96,9 @@ class Entry:
         arrays |= {"looks": np.array([self.looks])} if self.looks > 1 else {}
         full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
         full["held_out"] = as_half(self.held_out_MD)
-        save_file(full, folder / "fdi.safetensors", metadata={"encoder_sha256": encoder_sha256, "name": self.name})
+        path = folder / "fdi.safetensors"
+        save_file(full, path, metadata={"encoder_sha256": encoder_sha256, "name": self.name})
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
     @classmethod
     def load(cls, folder: Path) -> Entry:

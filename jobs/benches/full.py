@@ -159,7 +159,7 @@ def _diffusers(shape: BaseShape, settings: RestoreSettings, shapes: Shapes, devi
                     z = scheduler.step(out, t, z, return_dict=False)[0].to(torch.bfloat16)
                 vae.decode(z / scale, return_dict=False)[0].float().cpu()
 
-            found = fitting(partial(median_seconds, loop, 2 * shapes.repeats, device))  # as many batches as in a run
+            found = fitting(partial(median_seconds, loop, 2 * shapes.repeats, device))
             yield {"batch": batch, "steps": steps, "tiles_per_s": found and round(batch / found, 3)}
 
 

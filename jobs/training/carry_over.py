@@ -49,7 +49,6 @@ def run(adapters: Path, bank_folder: Path, output: Path) -> list[str]:
         target = output / folder.name
         target.mkdir(parents=True)
         bank.save_fdi(folder.name, target)
-        (target / "fdi.safetensors").chmod(0o644)  # safetensors writes files that only their owner may read
         made.save_pretrained(target)
         for name in _KEPT:
             if (folder / name).is_file():
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = run(given.adapters, given.bank, given.output)
     except (FDIError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FDIError) and not isinstance(error, ManifestError) else 2
+        return 2 if isinstance(error, ManifestError | OSError) else 1
     print(f"{given.output}: {', '.join(names)}")
     return 0
 

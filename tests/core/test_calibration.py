@@ -13,28 +13,43 @@ D = 12
 FDI = np.stack([np.eye(D)[0] * 9, np.eye(D)[1] * 6])
 
 
+def _geometry(fdi_KD: np.ndarray) -> Geometry:
+    filters = np.stack([matched_filter(fdi, np.eye(D), np.zeros((D, D))) for fdi in fdi_KD])
+    return Geometry(("haze", "noise"), np.zeros(D), np.eye(D), fdi_KD, filters)
+
+
+def _held(fdi_KD: np.ndarray) -> HeldOut:
+    present = np.array([[1, 0]] * 200 + [[0, 1]] * 200 + [[1, 1]] * 100, bool)
+    damaged = RNG.normal(size=(500, D)) + present @ fdi_KD
+    return HeldOut(RNG.normal(size=(4000, D)), np.ones(4000), damaged, present)
+
+
 @pytest.fixture(scope="module")
 def geometry() -> Geometry:
-    filters = np.stack([matched_filter(fdi, np.eye(D), np.zeros((D, D))) for fdi in FDI])
-    return Geometry(("haze", "noise"), np.zeros(D), np.eye(D), FDI, filters)
+    return _geometry(FDI)
 
 
 @pytest.fixture(scope="module")
 def held() -> HeldOut:
-    present = np.array([[1, 0]] * 200 + [[0, 1]] * 200 + [[1, 1]] * 100, bool)
-    damaged = RNG.normal(size=(500, D)) + present @ FDI
-    return HeldOut(RNG.normal(size=(4000, D)), np.ones(4000), damaged, present)
+    return _held(FDI)
 
 
 def test_calibrated_thresholds_name_new_images_and_leave_clean_ones(geometry, held):
     thresholds = calibrate(geometry, held, 0.02)
     np.testing.assert_allclose(thresholds.single_K, [9, 6], rtol=0.15)
-    fresh = RNG.normal(size=(2000, D))
+    fresh = RNG.normal(size=(20_000, D))
     touched = [d.verdict != "clean" for d in decide(fresh, geometry, thresholds, max_adapters=2, mode="composite")]
-    assert 0.0005 < np.mean(touched) < 0.04  # what stands out as far as these spends little of the rate
+    assert np.mean(touched) < 0.04  # what stands out as far as these need not spend the rate
     for k, name in enumerate(geometry.names):
         decisions = decide(fresh[:200] + FDI[k], geometry, thresholds, max_adapters=2, mode="composite")
         assert np.mean([d.route == name for d in decisions]) > 0.95
+
+
+def test_what_is_faint_spends_the_rate():
+    faint = _geometry(FDI / 2.5)
+    fresh, thresholds = RNG.normal(size=(20_000, D)), calibrate(faint, _held(FDI / 2.5), 0.02)
+    touched = [d.verdict != "clean" for d in decide(fresh, faint, thresholds, max_adapters=2, mode="composite")]
+    assert 0.01 < np.mean(touched) < 0.04
 
 
 def test_another_rate_moves_the_limits_and_nothing_else(geometry, held):
@@ -52,7 +67,7 @@ def test_limits_keep_the_rate_of_images_not_of_tests():
     scores, alone = RNG.normal(size=(20_000, 5)), [RNG.normal(3, 1, 2000) for _ in range(5)]
     for rate in (0.01, 0.05):
         limit = detection_limits(scores, np.ones(20_000), alone, np.full(5, -9.0), rate)
-        assert _above(scores, limit) <= rate and _above(scores, limit) == pytest.approx(rate, rel=0.1)
+        assert _above(scores, limit) <= rate and _above(scores, limit) == pytest.approx(rate, rel=0.05)
         assert np.ptp(limit) < 0.5  # they are alike
 
 

@@ -30,11 +30,13 @@ def given(tmp_path: Path) -> list[str]:
 def test_adapters_belong_to_the_new_encoder_then(given, tmp_path, capsys):
     assert main(given) == 0 and "haze, noise" in capsys.readouterr().out
     bank = ReferenceBank.from_pretrained(tmp_path / "bank")
+    assert (tmp_path / "bank/bank.safetensors").stat().st_mode & 0o777 == 0o644
     for name in ("haze", "noise"):
         before, after = tmp_path / "adapters" / name, tmp_path / "out" / name
         assert json.loads((after / "config.json").read_text())["encoder_sha256"] == "f" * 64
         trained, note = (json.loads((folder / "training.json").read_text()) for folder in (before, after))
         assert note["training_sha256"] == trained["training_sha256"] and note["trained_with_encoder_sha256"]
+        assert (after / "fdi.safetensors").stat().st_mode & 0o777 == 0o644
         assert bank.with_entry_of(after) is bank and (after / "training-log.jsonl").is_file()
 
 
