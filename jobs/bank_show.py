@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fdi_lib.core import separability
+from fdi_lib.core.judge import Judge
 from fdi_lib.core.metrics import auroc
 from fdi_lib.core.scatter import scatter
 from fdi_lib.core.separability import CLEAN
@@ -46,6 +47,7 @@ def holds(bank: ReferenceBank) -> dict[str, Any]:
     limits = {"unknown_energy": t.unknown_energy, "unknown_energy_whole": whole.unknown_energy}
     limits |= {"whole_pictures": int(bank.whole_N.sum()), "member": t.member, "margin": round(t.margin, 2)}
     limits |= {"mixtures": 0 if bank.mixtures is None else len(bank.mixtures.fdi_PD)}
+    limits |= {"monochrome": bank.monochrome is not None}
     return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
 
 
@@ -68,7 +70,8 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
         a cross-validated linear probe of clean images against its own, ``kind_accuracy`` of one of all kinds and clean,
         ``filter_auc`` of its matched filter, ``found`` and ``found_whole`` (share decided to be exactly it, as details
         and as whole pictures are judged; None where it isn't looked for); ``clean``: ``held_out``,
-        ``kind_accuracy``, ``false_positives`` (share by weight); ``kind_accuracy`` of all; ``cosines`` of directions;
+        ``kind_accuracy``, ``false_positives`` (share by weight, of details, whole pictures, and of both in one colour);
+        ``kind_accuracy`` of all; ``cosines`` of directions;
         ``confusion`` by row and column; ``plot``. None stands for what too few images can't tell.
 
     Raises:
@@ -114,10 +117,16 @@ def _probe(bank: ReferenceBank, groups: dict[str, np.ndarray], summary: dict[str
     summary["clean"] = {
         "held_out": len(groups[CLEAN]),
         "kind_accuracy": _rounded(recalls.get(CLEAN)),
-        "false_positives": _rounded(separability.false_positives(bank.detail)),
-        "false_positives_whole": _rounded(separability.false_positives(bank.whole)),
+        "false_positives": _false_positives(bank.detail),
+        "false_positives_whole": _false_positives(bank.whole),
+        "false_positives_monochrome": _false_positives(bank.judge("detail", monochrome=True)),
+        "false_positives_whole_monochrome": _false_positives(bank.judge("whole", monochrome=True)),
     }
     summary["kind_accuracy"] = _rounded(float(np.mean(list(recalls.values()))) if recalls else None)
+
+
+def _false_positives(judge: Judge) -> float | None:
+    return _rounded(separability.false_positives(judge))
 
 
 def _draw(bank: ReferenceBank, groups: dict[str, np.ndarray], path: Path) -> None:
@@ -154,6 +163,10 @@ def text(summary: dict[str, Any]) -> str:
         f"counting alike; of {clean['held_out']} clean images {_cell(clean['kind_accuracy'])}",
         f"held-out clean images not left alone: {clean['false_positives']:.1%} by weight, of whole pictures "
         f"{clean['false_positives_whole']:.1%} (the thresholds were found on the same ones)",
+        f"monochrome images: {clean['false_positives_monochrome']:.1%} and "
+        f"{clean['false_positives_whole_monochrome']:.1%}, by references of their own"
+        if summary["monochrome"]
+        else "monochrome images are judged as those in colour",
     ]
     facts += [
         f"severities of {name}, mildest first, as length (cosine to the mean): "

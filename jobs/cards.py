@@ -42,9 +42,10 @@ def write_cards(
         ManifestError: figures are of another split than the cards say, or the list names no sources.
     """
     for found in (metrics, whole):
-        if found.get("split", "test") != "test":
-            remedy = "measure the test photographs for the cards"
-            raise ManifestError("not of the test photographs", key="data.split", value=found["split"], remedy=remedy)
+        for key, expected in (("split", "test"), ("colour", "as_is")):
+            if found.get(key, expected) != expected:
+                remedy = "measure the test photographs, as they are, for the cards"
+                raise ManifestError("not what cards tell", key=f"data.{key}", value=found[key], remedy=remedy)
     preset = compact_folder()
     written = []
     adapters = [path.parent for path in sorted(preset.glob("adapters/*/config.json"))]
@@ -69,9 +70,9 @@ def write_cards(
             measured=_shown(figures) if figures else None,
             measured_by=f"By `fdi evaluate manifests/evaluate/compact.yaml`, on {figures['n'] if figures else 0} tiles "
             "of 256 px of test photographs that no training saw",
-            unmeasured="On tiles: not yet; see above and docs/benchmarks.md."
+            unmeasured="On tiles: not yet; see above and docs/quality.md."
             if adapter
-            else "See the adapters' cards and docs/benchmarks.md.",
+            else "See the adapters' cards and docs/quality.md.",
             data=f"Pictures of the `train` split of docs/training-data.tsv, each listed with its hash: {where}.\n"
             "The weights are released under Apache-2.0.",
             limits="Trained on small crops of a few dozen photographs with synthetic damage. "

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdi_lib.core.metrics import PSNR_CAP_DB
+from fdi_lib.core.monochrome import grey, toned
 from fdi_lib.core.protocol import Sample, Tile, degrade_tile, even_choice, key_seed, mixtures, spread
 from fdi_lib.core.sheet import contact_sheet
 from fdi_lib.errors import ManifestError
@@ -78,7 +80,7 @@ def evaluate(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -
     result["seconds"] = round(time.monotonic() - started, 1)
 
     if manifest.data.kind == "synthetic":
-        result["split"] = manifest.data.split
+        result |= {"split": manifest.data.split, "colour": manifest.data.colour}
     store = Store.open(manifest.output, StorageSettings())
     store.replace("metrics.json", json.dumps(result, indent=1, sort_keys=True).encode())
     store.replace("contact-sheet.png", _png(_sheet(pictures)))
@@ -138,18 +140,32 @@ def synthetic(manifest: EvaluateManifest, adapters: set[str]) -> EvaluationSet:
             value=", ".join(data.degradations),
             remedy="train an adapter, or name others",
         )
-    tiles, more = _test_tiles(data)
+    tiles, more = ([_printed(tile, data) for tile in found] for found in _test_tiles(data))
     chosen = spread(tiles, data.tiles_per_degradation, data.seed)
     return EvaluationSet(
-        singles={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in names},
+        singles={n: [_damaged([n], t, data) for t in chosen] for n in names},
         clean=spread(tiles + [Tile(t.picture, -1 - t.number, t.pixels) for t in more], data.clean_tiles, data.seed),
         mixtures=[
-            degrade_tile(pair, tile, data.seed)
+            _damaged(pair, tile, data)
             for pair in chosen_mixtures(data, adapters)
             for tile in spread(tiles, data.tiles_per_mixture, key_seed(data.seed, *pair))
         ],
-        unknown={n: [degrade_tile([n], t, data.seed) for t in chosen] for n in data.degradations if n not in adapters},
+        unknown={n: [_damaged([n], t, data) for t in chosen] for n in data.degradations if n not in adapters},
     )
+
+
+def _printed(tile: Tile, data: EvaluateDataSettings) -> Tile:
+    """The tile as a black-and-white print, where those are measured; all of a picture in one tone."""
+    if data.colour == "as_is":
+        return tile
+    rng = np.random.default_rng(key_seed(data.seed, "toned", tile.picture))
+    return replace(tile, pixels=grey(tile.pixels) if data.colour == "grey" else toned(tile.pixels, rng))
+
+
+def _damaged(names: Sequence[str], tile: Tile, data: EvaluateDataSettings) -> Sample:
+    """The tile, damaged by the protocol; a grey scan has no colour of damage either."""
+    sample = degrade_tile(names, tile, data.seed)
+    return replace(sample, pixels=grey(sample.pixels)) if data.colour == "grey" else sample
 
 
 def chosen_mixtures(data: EvaluateDataSettings, adapters: set[str]) -> list[tuple[str, str]]:

@@ -82,8 +82,14 @@ class EvaluateDataSettings(DataSettings):
     pictures: SafeText = Field(
         default="docs/training-data.tsv", description="synthetic: table of pictures; one split of it is used."
     )
-    split: Literal["test", "reserve"] = Field(
-        default="test", description="synthetic: which; `reserve` judges afresh what was looked at on `test` too often."
+    split: Literal["test", "reserve", "unseen"] = Field(
+        default="test",
+        description="synthetic: which; `reserve` judges afresh, after many looks at `test`; `unseen`: both.",
+    )
+    colour: Literal["as_is", "grey", "toned"] = Field(
+        default="as_is",
+        description="synthetic: measure scans of black-and-white prints instead: `grey` after the damage, or `toned` "
+        "(sepia, yellowed paper) before it.",
     )
     cut: Literal["tiles", "whole"] = Field(
         default="tiles", description="synthetic: tiles of the pictures, or each `whole` picture once."

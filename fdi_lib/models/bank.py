@@ -7,24 +7,22 @@ Suffixes: K degradations, T tokens, D feature numbers, N and M held-out clean an
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from fdi_lib.core.calibration import HeldOut
 from fdi_lib.core.judge import Judge
 from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
-from fdi_lib.errors import WeightsError
-from fdi_lib.models.configs import read_config
-from fdi_lib.models.entry import NEEDED, Content, Entry, Severities, as_half, as_single
+from fdi_lib.models import bank_files
+from fdi_lib.models.entry import NEEDED, Content, Entry, as_single, rounded
+
+Extent = Literal["detail", "whole"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class ReferenceBank:
         whole_only: degradations that are looked for in whole pictures only: too many details look like them.
         calibrated: thresholds of ``detail`` and ``whole`` found before; None finds them when they are asked for.
         mixtures: references of two degradations together; None where there is none.
+        monochrome: the bank that monochrome images, seen in grey, are compared with; None compares them with this one,
+            as they are. Adapters take their FDI from this one.
     """
 
     entries: tuple[Entry, ...]
@@ -58,15 +58,17 @@ class ReferenceBank:
     whole_only: frozenset[str] = frozenset()
     calibrated: tuple[Thresholds, Thresholds] | None = None
     mixtures: Mixtures | None = None
+    monochrome: ReferenceBank | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Degradations in the bank's order."""
         return tuple(entry.name for entry in self.entries)
 
-    def judge(self, kind: Literal["detail", "whole"]) -> Judge:
-        """The one that images of a kind are judged by."""
-        return self.detail if kind == "detail" else self.whole
+    def judge(self, extent: Extent, monochrome: bool = False) -> Judge:
+        """The one that judges images of an extent, in colour or not."""
+        bank = self.monochrome if monochrome and self.monochrome else self
+        return bank.detail if extent == "detail" else bank.whole
 
     @cached_property
     def detail(self) -> Judge:
@@ -124,6 +126,7 @@ class ReferenceBank:
             mixtures=self.mixtures and self.mixtures.keep(kept, added=1),
             whole_only=self.whole_only - {entry.name},
             calibrated=None,
+            monochrome=self.monochrome and self.monochrome.with_entry(entry),
         )
 
     def without(self, name: str) -> ReferenceBank:
@@ -144,6 +147,7 @@ class ReferenceBank:
             mixtures=self.mixtures and self.mixtures.keep(kept),
             whole_only=self.whole_only - {name},
             calibrated=None,
+            monochrome=self.monochrome and self.monochrome.without(name),
         )
 
     def with_entry_of(self, folder: Path) -> ReferenceBank:
@@ -164,54 +168,19 @@ class ReferenceBank:
         self.entry(name).save(folder, self.content.mean_D, self.encoder_sha256)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` (names, thresholds) and ``bank.safetensors`` (held-out features in float16)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = self._as_stored()
-        full = {f"content.{key}": value for key, value in vars(kept.content).items()} | {"weight": kept.weight_N}
-        half = {"clean": kept.clean_ND, "mixed": kept.mixed_MD}
-        for entry in kept.entries:
-            full |= {f"{entry.name}.tokens": entry.tokens_TD, f"{entry.name}.mean": entry.mean_D}
-            full[f"{entry.name}.filter"] = entry.filter_D
-            full |= entry.severities.arrays(f"{entry.name}.") if entry.severities else {}
-            full |= {f"{entry.name}.looks": np.array([entry.looks])} if entry.looks > 1 else {}
-            half[f"{entry.name}.held_out"] = entry.held_out_MD
-        arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
-        arrays |= {key: as_half(value) for key, value in half.items()}
-        arrays |= {"mixed_present": kept.mixed_MK.astype(np.uint8), "whole": kept.whole_N.astype(np.uint8)}
-        arrays |= kept.mixtures.arrays() if kept.mixtures else {}
-        # safetensors writes memory as it lies, whatever an array's strides: columns that were chosen would be mixed up.
-        path = folder / "bank.safetensors"
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
-        path.chmod(0o644)  # safetensors writes files that only their owner may read
-        config = {
-            "names": list(kept.names),
-            "encoder_sha256": kept.encoder_sha256,
-            "clean_false_positive_rate": kept.rate,
-            "pairs": {entry.name: entry.pairs for entry in kept.entries},
-            "explained_by_mean": {entry.name: entry.spread for entry in kept.entries},
-            "whole_only": sorted(kept.whole_only),
-            "thresholds": {key: asdict(getattr(kept, key).thresholds) for key in ("detail", "whole")},
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=1, default=np.ndarray.tolist) + "\n")
+        """Write ``config.json`` (names, thresholds), ``bank.safetensors`` (arrays), and both in ``monochrome/``."""
+        bank_files.write(self._as_stored(), folder)
+        if self.monochrome:
+            self.monochrome.save_pretrained(folder / bank_files.MONOCHROME)
 
     def _as_stored(self) -> ReferenceBank:
         """The bank as it will be read again: thresholds must come from the numbers that are stored."""
-        entries = tuple(
-            replace(
-                e,
-                held_out_MD=as_half(e.held_out_MD).astype(np.float64),
-                mean_D=as_single(e.mean_D),
-                filter_D=as_single(e.filter_D),
-                severities=e.severities and Severities(*map(as_single, vars(e.severities).values())),
-            )
-            for e in self.entries
-        )
         return replace(
             self,
-            entries=entries,
+            entries=tuple(entry.as_stored() for entry in self.entries),
             content=Content(**{key: as_single(value) for key, value in vars(self.content).items()}),
-            clean_ND=as_half(self.clean_ND).astype(np.float64),
-            mixed_MD=as_half(self.mixed_MD).astype(np.float64),
+            clean_ND=rounded(self.clean_ND),
+            mixed_MD=rounded(self.mixed_MD),
             weight_N=as_single(self.weight_N),
             mixtures=self.mixtures and Mixtures.among(self.mixtures.arrays()),
         )
@@ -223,68 +192,7 @@ class ReferenceBank:
         Raises:
             WeightsError: a file is missing, or the bank belongs to another encoder.
         """
-        path = folder / "bank.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"{path}: not found; a bank folder holds bank.safetensors and config.json")
-        config = read_config(folder)
-        if encoder_sha256 is not None:
-            check_made_with(folder, config, encoder_sha256)
-        a = load_file(path)
-        if not {"mixed_present", "whole"} <= set(a):
-            raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
-        mixed_MK, whole_N = (a.pop(key).astype(bool) for key in ("mixed_present", "whole"))
-        mixtures = Mixtures.among(a)
-        tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
-        x = {key: value.astype(np.float64) for key, value in a.items()}
-        entries = tuple(
-            Entry(
-                name,
-                tokens[name],
-                x[f"{name}.mean"],
-                x[f"{name}.filter"],
-                config["explained_by_mean"][name],
-                config["pairs"][name],
-                x[f"{name}.held_out"],
-                Severities.among(x, f"{name}."),
-                int(x.get(f"{name}.looks", [1])[0]),
-            )
-            for name in config["names"]
-        )
-        return cls(
-            entries,
-            Content(x["content.mean_D"], x["content.covariance_DD"], x["content.within_DD"]),
-            x["clean"],
-            x["weight"],
-            whole_N,
-            x["mixed"],
-            mixed_MK,
-            config["clean_false_positive_rate"],
-            config["encoder_sha256"],
-            frozenset(config["whole_only"]),
-            (_thresholds(config["thresholds"]["detail"]), _thresholds(config["thresholds"]["whole"])),
-            mixtures,
-        )
-
-
-def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    arrays: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return Thresholds(**arrays)
-
-
-def check_made_with(folder: Path, config: Mapping[str, Any], encoder_sha256: str) -> None:
-    """Refuse a bank of another encoder.
-
-    Args:
-        folder: the bank's, for the message.
-        config: that lies in it.
-        encoder_sha256: of the encoder at hand.
-
-    Raises:
-        WeightsError: it belongs to another one.
-    """
-    if config["encoder_sha256"] != encoder_sha256:
-        raise WeightsError(
-            f"{folder}: made with encoder {config['encoder_sha256'][:12]}, found encoder {encoder_sha256[:12]}; point "
-            "models.bank to a bank of this encoder (`fdi bank build` with its models.encoder), or models.encoder to "
-            "the bank's own"
-        )
+        fields, inner = bank_files.read(folder, encoder_sha256), folder / bank_files.MONOCHROME
+        if bank_files.has_monochrome(folder):
+            fields["monochrome"] = cls.from_pretrained(inner, fields["encoder_sha256"])
+        return cls(**fields)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from fdi_lib.core.decision import Decision
+from fdi_lib.core.monochrome import grey, is_monochrome
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
-from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.bank import Extent, ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.encoders import find_encoder
 from fdi_lib.models.presets import ModelFolders, model_folders
@@ -35,9 +35,12 @@ class Classifier:
     ) -> None:
         self.encoder, self.bank, self._batch, self._adapters = encoder, bank, batch, adapters
         self._classify, self._restore = classify, restore
-        kinds: tuple[Literal["detail", "whole"], ...]
-        kinds = ("detail", "whole") if classify.extent == "auto" else (classify.extent,)
-        self._judges = {kind: bank.judge(kind).at_rate(classify.clean_false_positive_rate) for kind in kinds}
+        extents: tuple[Extent, ...] = ("detail", "whole") if classify.extent == "auto" else (classify.extent,)
+        self._judges = {
+            (extent, monochrome): bank.judge(extent, monochrome).at_rate(classify.clean_false_positive_rate)
+            for extent in extents
+            for monochrome in (False, True)
+        }
 
     @classmethod
     def from_settings(
@@ -98,13 +101,16 @@ class Classifier:
         """Decide for images given by their views.
 
         Args:
-            views: uint8 B,V,S,S,3 RGB.
+            views: uint8 B,V,S,S,3 RGB; the first of each image shows the whole of it, and whether it is monochrome.
             shorter_px: shorter side of each image.
         """
         if not len(views):
             return []
-        q_BD, given = self.features(views), self._classify.extent
-        kind_B = [("whole" if px >= _WHOLE_PX else "detail") if given == "auto" else given for px in shorter_px]
+        given = self._classify.extent
+        extent_B = [("whole" if px >= _WHOLE_PX else "detail") if given == "auto" else given for px in shorter_px]
+        grey_B = [self.bank.monochrome is not None and is_monochrome(view[0]) for view in views]
+        kind_B = list(zip(extent_B, grey_B, strict=True))
+        q_BD = self.features(np.stack([grey(v) if g else v for v, g in zip(views, grey_B, strict=True)]))
         decisions: dict[int, Decision] = {}
         for kind, judge in self._judges.items():
             rows = [i for i, each in enumerate(kind_B) if each == kind]

@@ -5,7 +5,7 @@ Suffixes: T tokens, D feature numbers, M held-out images, P severities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,16 @@ class Entry:
     severities: Severities | None = None
     looks: int = 1
 
+    def as_stored(self) -> Entry:
+        """The entry as it will be read again."""
+        return replace(
+            self,
+            held_out_MD=rounded(self.held_out_MD),
+            mean_D=as_single(self.mean_D),
+            filter_D=as_single(self.filter_D),
+            severities=self.severities and Severities(*map(as_single, vars(self.severities).values())),
+        )
+
     def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
         """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +132,11 @@ class Entry:
 def as_half(values: np.ndarray) -> np.ndarray:
     """As float16, contiguous."""
     return np.ascontiguousarray(values, np.float16)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Rounded to float16, as float64."""
+    return as_half(values).astype(np.float64)
 
 
 def as_single(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from fdi_lib.core.views import ViewSpec
 from fdi_lib.errors import WeightsError
 from fdi_lib.manifest import CheckpointSettings, ModelSettings
 from fdi_lib.manifest.locations import on_this_machine
-from fdi_lib.models.bank import check_made_with
+from fdi_lib.models.bank_files import ARRAYS, MONOCHROME, check_made_with, has_monochrome
 from fdi_lib.models.base_files import base_sha256, fetch_base
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.configs import read_config
@@ -112,6 +112,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
         sha256 = base_sha256(folders.base) if key == "base" else file_sha256(path)
         described[key] = {"sha256": sha256, "licence": _licence(path.parent)}
     check_made_with(folders.bank, read_config(folders.bank), encoder.sha256)
+    described["bank"] |= _further_hashes(folders.bank)
     described["adapters"] = {}
     for name in folders.adapter_names():
         folder = folders.adapters[name]
@@ -130,6 +131,17 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
             "licence": _licence(folder),
         } | ({"together": config["together"]} if config.get("together") else {})
     return described
+
+
+def _further_hashes(bank: Path) -> dict[str, str]:
+    """Of what decides beside a bank's arrays: its thresholds, and the bank for monochrome images."""
+    names = {"config_sha256": "config.json"}
+    if has_monochrome(bank):
+        names |= {
+            "monochrome_sha256": f"{MONOCHROME}/{ARRAYS}",
+            "monochrome_config_sha256": f"{MONOCHROME}/config.json",
+        }
+    return {key: file_sha256(bank / name) for key, name in names.items()}
 
 
 def _licence(folder: Path) -> str:

@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.moments import Moments, PairMoments
-from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
-from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Content, Entry, Severities
-from fdi_lib.training.encoder import quantised
+from fdi_lib.training.features import Damage, ViewsOf, features_of_views, making_views
 
-_Damage = tuple[tuple[str, ...], np.ndarray, list[int]]  # degradations, the picture (uint8 HW3), the seed
-_ViewsOf = Callable[[Iterable[_Damage]], list[np.ndarray]]
-_BATCH = 8  # images a pass
-_ALONE_OF_EACH = 5  # each held-out image takes so many of the degradations, in turn
-
-
-def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
-    return features_of_views(encoder, [make_views(image, encoder.view_spec) for image in images])
-
-
-def features_of_views(encoder: Encoder, views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Views of images (uint8 V,S,S,3 each) -> as :func:`features`."""
-    rows = [encoder.tokens(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
-    tokens = np.concatenate([r.numpy() for r in rows])
-    return tokens, np.concatenate([encoder.pooled(r).numpy() for r in rows]).astype(np.float64)
-
-
-def degraded(names: tuple[str, ...], image: np.ndarray, seed: list[int]) -> np.ndarray:
-    """Apply degradations in the order in which they happen; uint8 HW3 in and out, quantised after the last."""
-    rng = np.random.default_rng(seed)
-    out = image.astype(np.float32) / 255
-    for name in in_order_of_damage(names):
-        out = degrade(name, out, rng)
-    return quantised(out)
+# Each held-out image takes so many of the degradations, in turn; fewer in grey, since weights are to stay small.
+_ALONE_OF_EACH, _ALONE_OF_EACH_GREY = 5, 3
 
 
 def pair_moments(
@@ -121,6 +91,7 @@ def build_bank(
     mixed: Collection[str] = (),
     mixture_references: int = 0,
     workers: int = 0,
+    monochrome: bool = False,
 ) -> ReferenceBank:
     """Build a bank from clean pictures and synthetic degradations of them.
 
@@ -140,17 +111,19 @@ def build_bank(
         mixed: degradations of which every two get a reference of both together.
         mixture_references: pictures of ``content`` for each of those.
         workers: processes that damage pictures; 0: this one does it.
+        monochrome: build it of the same pictures, and of what damage makes of them, in grey.
     """
     entries, within, damaged = [], [], {}
-    with _views_of(encoder.view_spec, workers) as views_of:
+    with making_views(encoder.view_spec, workers, monochrome) as views_of:
         content_views, reference_views, clean_views = (
-            views_of(((), image, []) for image in images) for images in (content, reference, [*held_out, *whole])
+            views_of(map(Damage, images)) for images in (content, reference, [*held_out, *whole])
         )
         q_content = features_of_views(encoder, content_views)[1]
         content_DD = shrunk_covariance(q_content)
-        alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed, views_of)
+        alone_of_each = _ALONE_OF_EACH_GREY if monochrome else _ALONE_OF_EACH
+        alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed, views_of, alone_of_each)
         for k, name in enumerate(names):
-            views = views_of(((name,), image, [seed, k, i]) for i, image in enumerate(reference))
+            views = views_of(Damage(image, (name,), (seed, k, i)) for i, image in enumerate(reference))
             pairs = pair_moments(encoder, views, reference_views, len(views) if prototypes > 1 else 0)
             # Tiles of one picture are no independent pictures, damaged or not.
             looks = max(1, round(len(alone[name]) / max(weights.sum(), 1)))
@@ -186,13 +159,13 @@ def mixture_moments(
     q_content_ND: np.ndarray,
     count: int,
     seed: int,
-    views_of: _ViewsOf,
+    views_of: ViewsOf,
 ) -> MixtureMoments:
     """Damage ``count`` clean pictures by two degradations at once, other ones for each mixture."""
     found = {}
     for p, names in enumerate(both):
         rows = [(37 * p + i) % len(content) for i in range(count)]
-        q_ND = features_of_views(encoder, views_of((names, content[i], [seed, 97, p, i]) for i in rows))[1]
+        q_ND = features_of_views(encoder, views_of(Damage(content[i], names, (seed, 97, p, i)) for i in rows))[1]
         found[names] = (q_ND - q_content_ND[rows]).mean(0), Moments.of(q_ND)
     return found
 
@@ -255,26 +228,13 @@ def bank_from_moments(
     )
 
 
-@contextmanager
-def _views_of(spec: ViewSpec, workers: int) -> Iterator[_ViewsOf]:
-    """Gives a function from pictures and what they suffer to views of them, damaged, in order."""
-    if not workers:
-        yield lambda damages: [_damaged_views(spec, damage) for damage in damages]
-        return
-    with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
-        yield lambda damages: list(pool.map(partial(_damaged_views, spec), damages, chunksize=8))
-
-
-def _damaged_views(spec: ViewSpec, damage: _Damage) -> np.ndarray:
-    return make_views(degraded(*damage), spec)
-
-
 def _damaged(
     encoder: Encoder,
     names: tuple[str, ...],
     held_out: list[np.ndarray],
     seed: int,
-    views_of: _ViewsOf,
+    views_of: ViewsOf,
+    alone_of_each: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Features of held-out images, damaged in turn: each degradation alone, and all two-fold mixtures.
 
@@ -284,12 +244,12 @@ def _damaged(
     pairs = list(itertools.combinations(names, 2))
     alone: dict[str, np.ndarray] = {}
     for k, name in enumerate(names):
-        mine = [i for i in range(len(held_out)) if (i + k) % len(names) < _ALONE_OF_EACH]
-        views = views_of(((name,), held_out[i], [seed, 99, k, i]) for i in mine)
+        mine = [i for i in range(len(held_out)) if (i + k) % len(names) < alone_of_each]
+        views = views_of(Damage(held_out[i], (name,), (seed, 99, k, i)) for i in mine)
         alone[name] = features_of_views(encoder, views)[1]
     order = np.random.default_rng([seed, 98]).permutation(len(pairs))
     chosen = [(i, pairs[order[i % len(pairs)]]) for i in range(len(held_out))] if pairs else []
-    views = views_of((kinds, held_out[i], [seed, 98, i]) for i, kinds in chosen)
+    views = views_of(Damage(held_out[i], kinds, (seed, 98, i)) for i, kinds in chosen)
     width = len(next(iter(alone.values()))[0])
     mixed_MD = features_of_views(encoder, views)[1] if views else np.zeros((0, width))
     present = np.array([[name in kinds for name in names] for _, kinds in chosen], bool)

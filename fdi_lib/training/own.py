@@ -18,8 +18,9 @@ from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Entry
-from fdi_lib.training.bank import entry_of, features_of_views, pair_moments
+from fdi_lib.training.bank import entry_of, pair_moments
 from fdi_lib.training.crops import Pair
+from fdi_lib.training.features import features_of_views
 
 
 def entry_from_pairs(

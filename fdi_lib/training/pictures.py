@@ -21,7 +21,8 @@ import pyvips
 
 from fdi_lib.errors import ManifestError
 
-Split = Literal["train", "calibration", "test", "reserve"]
+Split = Literal["train", "calibration", "test", "reserve", "unseen"]
+_SPLITS = {"unseen": ("test", "reserve")}  # splits that stand for several of the list's
 
 # Reductions applied before cutting: every source is a JPEG, and averaging at least 2 x 2 pixels removes its
 # artifacts ("truly clean"). Large pictures are cut at several scales for variety.
@@ -67,7 +68,7 @@ class Picture:
 
 
 def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
-    """Read the pictures of one split, in the table's order.
+    """Read the pictures of one split, in the table's order; ``unseen`` is ``test`` and ``reserve``.
 
     Raises:
         ManifestError: the table, one of its columns or values, or a listed file is missing.
@@ -79,7 +80,7 @@ def read_list(table: Path, root: Path, split: Split) -> list[Picture]:
             value=str(table),
             remedy="run from the repository root or name the list",
         )
-    rows = [row for row in _rows(table) if row["split"] == split]
+    rows = [row for row in _rows(table) if row["split"] in _SPLITS.get(split, (split,))]
     if not rows:
         raise ManifestError(
             f"no picture of split {split}",

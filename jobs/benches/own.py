@@ -1,8 +1,9 @@
-"""``python -m jobs.benches.own [FOLDER]``: a degradation that nothing here has seen, from fifty pairs, in one command.
+"""``python -m jobs.benches.own [FOLDER] [key=value ...]``: a new degradation from fifty pairs, in one command.
 
 It prints photographs as halftones (:mod:`fdi_lib.core.degrade.press`): fifty pairs from the training pictures, at least
 a hundred from the test pictures. It then runs ``fdi train manifests/train/own-degradation.yaml`` as a user would, and
-measures what came out on the pairs made apart. ``FDI_DATA`` names the folder of the pictures.
+measures what came out on the pairs made apart. ``FDI_DATA`` names the folder of the pictures. Changes are of the
+training's manifest: with ``steps=20`` only what the classifier makes of it means something.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,14 @@ _PAIRS, _APART, _TILE_PX = 50, 110, 256
 _TABLE = "docs/training-data.tsv"
 
 
-def run(folder: Path, pictures: str) -> dict[str, Any]:
+def run(folder: Path, pictures: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Make the pairs, train, measure; print the figures of the issue and return them."""
     for side, split, count in (("pairs", "train", _PAIRS), ("apart", "test", _APART)):
         _make(folder / side / TASK, pictures, split, count)  # type: ignore[arg-type]
     began = time.monotonic()
     own: Any = load_manifest(
         "manifests/train/own-degradation.yaml",
-        [f"data.uri={folder / 'pairs' / TASK}", f"output={folder / 'adapters' / TASK}", f"task={TASK}"],
+        [f"data.uri={folder / 'pairs' / TASK}", f"output={folder / 'adapters' / TASK}", f"task={TASK}", *changes],
         "train",
     )
     trained = train.run(own)
@@ -88,4 +90,6 @@ if __name__ == "__main__":
 
     if "FDI_DATA" not in os.environ:
         sys.exit("set FDI_DATA to the folder that holds the pictures of docs/training-data.tsv")
-    run(Path(sys.argv[1] if len(sys.argv) > 1 else "out/own"), os.environ["FDI_DATA"])
+    given = sys.argv[1:]
+    named = [text for text in given if "=" not in text]
+    run(Path(named[0] if named else "out/own"), os.environ["FDI_DATA"], [text for text in given if "=" in text])

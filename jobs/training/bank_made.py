@@ -11,6 +11,7 @@ import sys
 from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def made_bank(
     calibration = read_list(table, root, "calibration")
     held_out, weights = _clean_images(calibration, rng)
     whole, whole_weights = _whole(calibration)
-    bank = build_bank(
+    build = partial(
+        build_bank,
         encoder,
         encoder_sha256,
         made.degradations,
@@ -68,14 +70,20 @@ def made_bank(
         mixture_references=made.mixture_references,
         workers=workers,
     )
-    for name in made.spread_only:
-        bank = bank.without(name)
-    bank = replace(bank, whole_only=frozenset(made.whole_only))
+    bank, monochrome = (_as_used(build(monochrome=one_colour), made) for one_colour in (False, True))
+    bank = replace(bank, monochrome=monochrome)
     return bank, {"content": len(content), "references": len(reference), "held_out": len(held_out), "whole": len(whole)}
 
 
+def _as_used(bank: ReferenceBank, made: SyntheticPairSettings) -> ReferenceBank:
+    """The bank with the degradations that are looked for, where they are."""
+    for name in made.spread_only:
+        bank = bank.without(name)
+    return replace(bank, whole_only=frozenset(made.whole_only))
+
+
 def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Tiles of several sizes and reductions, at most a fixed number from each photograph; some are made grey.
+    """Tiles of several sizes and reductions, at most a fixed number from each photograph.
 
     Returns:
         The tiles and their weights: photographs count alike however many tiles one gives, because the tiles of a
@@ -90,25 +98,15 @@ def _clean_images(pictures: list[Picture], rng: np.random.Generator) -> tuple[li
         chosen = rng.permutation(len(found))[: _PER_PICTURE if picture.kind == "photo" else 1]
         images += [found[i] for i in chosen]
         owners += [picture] * len(chosen)
-    _some_made_grey(images)
     tiles = Counter(owner.group_id for owner in owners)
     return images, np.array([(owner.kind != "garment") / tiles[owner.group_id] for owner in owners])
 
 
 def _whole(pictures: list[Picture]) -> tuple[list[np.ndarray], list[float]]:
-    """Whole photographs, each at several reductions, some made grey, and their weights: photographs count alike."""
+    """Whole photographs, each at several reductions, and their weights: photographs count alike."""
     found = list(whole_pictures(pictures))
     sizes = Counter(picture.group_id for picture, _ in found)
-    images = [image for _, image in found]
-    _some_made_grey(images)
-    return images, [1 / sizes[picture.group_id] for picture, _ in found]
-
-
-def _some_made_grey(images: list[np.ndarray]) -> None:
-    """Every eighth: scans may be grey."""
-    for i in range(0, len(images), 8):
-        luma = images[i] @ np.array([0.299, 0.587, 0.114])
-        images[i] = np.repeat(np.rint(luma).astype(np.uint8)[..., None], 3, axis=2)
+    return [image for _, image in found], [1 / sizes[picture.group_id] for picture, _ in found]
 
 
 def main(argv: list[str]) -> int:

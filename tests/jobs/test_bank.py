@@ -15,7 +15,7 @@ from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import BankManifest
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
-from fdi_lib.training.bank import features
+from fdi_lib.training.features import features
 from jobs import bank
 from tests.models.conftest import preset  # noqa: F401 - a fixture
 from tests.pairs import write_pairs
@@ -110,3 +110,13 @@ def test_banks_that_join_keep_what_is_looked_for_in_whole_pictures_only(preset: 
     for joined in (bank._joined(own, shipped, "x"), bank._joined(shipped, own, "x")):
         assert joined.whole_only == {"jpeg"} and set(joined.names) == {"haze", "jpeg", "noise"}
         assert set(joined.detail.geometry.names) == {"haze", "noise"}
+
+
+def test_banks_that_join_join_for_monochrome_images_too(preset: Path) -> None:
+    three = ReferenceBank.from_pretrained(preset / "bank")
+    shipped, own = three.without("noise"), three.without("haze").without("jpeg")
+    copies = replace(own, entries=(replace(own.entries[0], pairs=99),))
+    for other, pairs in ((own, own.entries[0].pairs), (replace(own, monochrome=copies), 99)):
+        joined = bank._joined(replace(shipped, monochrome=shipped), other, "x")
+        assert joined.monochrome is not None and set(joined.monochrome.names) == {"haze", "jpeg", "noise"}
+        assert (joined.entry("noise").pairs, joined.monochrome.entry("noise").pairs) == (own.entries[0].pairs, pairs)

@@ -67,8 +67,10 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
 
 
 def test_cards_are_of_the_test_photographs():
-    with pytest.raises(ManifestError, match="not of the test photographs"):
+    with pytest.raises(ManifestError, match=r"data\.split"):
         cards.write_cards({"split": "test"}, {"split": "reserve"})
+    with pytest.raises(ManifestError, match=r"data\.colour"):
+        cards.write_cards({"split": "test", "colour": "toned"}, {})
 
 
 def test_the_shipped_cards_are_of_the_shipped_weights():

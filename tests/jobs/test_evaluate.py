@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from scipy.ndimage import uniform_filter
 
 from fdi_lib.core.decision import Decision
+from fdi_lib.core.monochrome import is_monochrome
 from fdi_lib.core.niqe import niqe
 from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.protocol import as_float
@@ -123,10 +124,25 @@ def test_another_split_is_of_other_pictures(pictures: Path, tmp_path_factory: py
     table, output = pictures / "list.tsv", tmp_path_factory.mktemp("out")
     table.write_text(table.read_text().removesuffix("test") + "reserve")
     taken = {}
-    for split in ("test", "reserve"):
+    for split in ("test", "reserve", "unseen"):
         made = synthetic(manifest(pictures, output, split=split, degradations=["noise"]), {"noise"})
         taken[split] = {tile.picture for tile in made.clean} | {s.tile.picture for s in made.singles["noise"]}
-    assert taken == {"test": {"g0"}, "reserve": {"g1"}}
+    assert taken == {"test": {"g0"}, "reserve": {"g1"}, "unseen": {"g0", "g1"}}
+
+
+def test_black_and_white_prints_are_measured_instead(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = tmp_path_factory.mktemp("out")
+    made = {
+        colour: synthetic(manifest(pictures, output, colour=colour, degradations=["noise", "haze"]), {"noise"})
+        for colour in ("as_is", "grey", "toned")
+    }
+    for kind, found in made.items():
+        tiles = [tile.pixels for tile in found.clean] + [sample.tile.pixels for sample in found.singles["noise"]]
+        assert kind == "as_is" or all(is_monochrome(tile) for tile in tiles)
+        assert (np.ptp(tiles[0], axis=2).max() > 0) == (kind == "toned")  # the fixture's pictures are grey
+    damaged = {kind: found.singles["noise"][0].pixels for kind, found in made.items()}
+    assert np.ptp(damaged["grey"], axis=2).max() == 0 and np.ptp(damaged["toned"], axis=2).max() > 0
+    assert np.ptp(made["grey"].unknown["haze"][0].pixels, axis=2).max() == 0
 
 
 def test_restorer_without_fidelity_is_asked_for(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -95,3 +95,15 @@ def test_decisions_stay_with_their_images(models):
     for i, decision in enumerate(together):
         alone = classifier.classify_views(VIEWS[i : i + 1], sides[i : i + 1])[0]
         assert decision.route == alone.route and decision.scores == pytest.approx(alone.scores)
+
+
+def test_monochrome_images_are_judged_by_references_of_their_own(models):
+    classifier = _classifier(models, 1)
+    strict = replace(classifier.bank.detail.thresholds, limit_K=np.full(3, 1e9), unknown_energy=1e9)
+    lax = replace(strict, unknown_energy=0.0)
+    bank = replace(classifier.bank, calibrated=(strict, strict))
+    bank = replace(bank, monochrome=replace(bank, calibrated=(lax, lax)))
+    classifier = Classifier(classifier.encoder, bank, ClassifySettings(), RestoreSettings())
+    colour = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    found = classifier.classify([colour, colour[..., 0], colour[..., [0, 0, 0]], colour])
+    assert [decision.verdict for decision in found] == ["clean", "unknown", "unknown", "clean"]

@@ -10,12 +10,14 @@ from safetensors.numpy import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from fdi_lib.core.moments import PairMoments
+from fdi_lib.core.monochrome import grey
 from fdi_lib.core.similarity import statistics
-from fdi_lib.core.views import ViewSpec
+from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.entry import Entry
-from fdi_lib.training.bank import bank_from_moments, build_bank, degraded, features
+from fdi_lib.training.bank import bank_from_moments, build_bank
+from fdi_lib.training.features import Damage, degraded, features, making_views
 
 
 class _Statistics:
@@ -245,3 +247,35 @@ def test_held_out_mixtures_are_of_all_pairs(bank):
     assert len({tuple(row) for row in made.mixed_MK.tolist()}) == 15 and (made.mixed_MK.sum(1) == 2).all()
     assert made.entry("haze").looks == round(len(made.entry("haze").held_out_MD) / 6)  # six pictures' worth
     assert made.detail.held_out.weight_M[: len(made.entry("haze").held_out_MD)].sum() == pytest.approx(6, rel=0.1)
+
+
+def test_a_bank_for_monochrome_images_goes_along(bank, tmp_path):
+    content = _pictures(80, 0)
+    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+                      np.ones(60), clean_false_positive_rate=0.02, seed=0, monochrome=True)  # fmt: skip
+    both = replace(bank, monochrome=made)
+    assert both.judge("detail", monochrome=True) is made.detail and both.judge("detail") is both.detail
+    assert bank.judge("whole", monochrome=True) is bank.whole  # there is no other
+    both.save_pretrained(tmp_path)
+    again = ReferenceBank.from_pretrained(tmp_path, "0" * 64)
+    assert again.monochrome is not None
+    np.testing.assert_allclose(again.monochrome.clean_ND, made.clean_ND, rtol=1e-3)
+    np.testing.assert_array_equal(again.tokens_of("haze"), bank.tokens_of("haze"))
+    assert again.without("haze").judge("detail", monochrome=True).geometry.names == ("noise",)
+    grown = again.with_entry(replace(bank.entry("haze"), name="fog"))
+    assert grown.judge("whole", monochrome=True).geometry.names == ("haze", "noise", "fog")
+
+    bank.save_pretrained(tmp_path)  # over it: what lies in monochrome/ is no longer this bank's
+    assert (tmp_path / "monochrome").is_dir() and ReferenceBank.from_pretrained(tmp_path).monochrome is None
+    replace(both, monochrome=replace(made, encoder_sha256="1" * 64)).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"monochrome: made with encoder 1111"):
+        ReferenceBank.from_pretrained(tmp_path)
+
+
+def test_monochrome_references_are_the_same_pictures_in_grey():
+    spec, image = ViewSpec(32, 1), _pictures(1, 6)[0]
+    noisy = degraded(("noise",), image, (1,))
+    with making_views(spec, 0, monochrome=True) as views_of:
+        clean, damaged = views_of([Damage(image), Damage(image, ("noise",), (1,))])
+    np.testing.assert_array_equal(clean, make_views(grey(image), spec))
+    np.testing.assert_array_equal(damaged, make_views(grey(noisy), spec))

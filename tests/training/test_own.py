@@ -5,7 +5,8 @@ import pytest
 
 from fdi_lib.core.separability import CLEAN
 from fdi_lib.models.bank import ReferenceBank
-from fdi_lib.training.bank import build_bank, features, pair_moments
+from fdi_lib.training.bank import build_bank, pair_moments
+from fdi_lib.training.features import features
 from fdi_lib.training.own import _four_ways, confusion, entry_from_pairs
 from tests.training.test_bank import _pictures, _Statistics
 

@@ -62,3 +62,7 @@ def test_whole_pictures_and_what_is_looked_for_only_there(tmp_path: Path, monkey
     np.testing.assert_allclose(bank.weight_N[bank.whole_N], 1 / 3)
     assert bank.mixtures is not None and bank.mixtures.present_PK.tolist() == [[True, True, False]]
     assert (bank.mixed_MK.sum(1) == 2).all()
+    other = bank.monochrome
+    assert other is not None and other.names == bank.names and other.whole_only == bank.whole_only
+    assert other.clean_ND.shape == bank.clean_ND.shape and (other.clean_ND != bank.clean_ND).any(axis=1).all()
+    np.testing.assert_array_equal(other.weight_N, bank.weight_N)
