@@ -51,6 +51,9 @@ def build(manifest: BankManifest) -> dict[str, Any]:
     else:
         bank, summary = others.pop(manifest.merge[0]), {}
     for uri, other in others.items():
+        if other.monochrome and not bank.monochrome:
+            log.warning("%s: its references in grey are left out, since the bank that it joins has none: grey scans "
+                        "will be compared with references in colour", uri)  # fmt: skip
         bank = _joined(bank, other, uri)
     with TemporaryDirectory(prefix="fdi-bank-") as parent:
         folder = Path(parent, "bank")

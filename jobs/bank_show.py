@@ -69,7 +69,8 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
         What :func:`holds` says, and for each degradation ``held_out`` (images), ``probe_auc`` and ``probe_accuracy`` of
         a cross-validated linear probe of clean images against its own, ``kind_accuracy`` of one of all kinds and clean,
         ``filter_auc`` of its matched filter, ``found`` and ``found_whole`` (share decided to be exactly it, as details
-        and as whole pictures are judged; None where it isn't looked for); ``clean``: ``held_out``,
+        and as whole pictures are judged; None where it isn't looked for), ``found_grey`` and ``found_whole_grey`` (the
+        same of references in grey; None where there are none); ``clean``: ``held_out``,
         ``kind_accuracy``, ``false_positives`` (share by weight, of details, whole pictures, and of both in one colour);
         ``kind_accuracy`` of all; ``cosines`` of directions;
         ``confusion`` by row and column; ``plot``. None stands for what too few images can't tell.
@@ -89,9 +90,14 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
     unit_KD = bank.geometry.unit_KD
     names, cosine_KK = bank.names, np.round(unit_KD @ unit_KD.T, 3).tolist()
     decided, whole = separability.confusion(bank.detail), separability.confusion(bank.whole)
+    kinds = {"found_grey": "detail", "found_whole_grey": "whole"} if bank.monochrome else {}
+    grey = {key: separability.confusion(getattr(bank.monochrome, kind)) for key, kind in kinds.items()}
     for name, row in summary["degradations"].items():
         row["found"] = round(decided.accuracy([name]), 4) if name in decided.names else None
         row["found_whole"] = round(whole.accuracy([name]), 4)
+        row |= {"found_grey": None, "found_whole_grey": None}
+        for key, judged in grey.items():
+            row[key] = round(judged.accuracy([name]), 4) if name in judged.names else None
     summary["cosines"] = {n: dict(zip(names, row_K, strict=True)) for n, row_K in zip(names, cosine_KK, strict=True)}
     summary["confusion"] = {
         name: dict(zip(decided.columns, row_C.tolist(), strict=True))
@@ -119,8 +125,8 @@ def _probe(bank: ReferenceBank, groups: dict[str, np.ndarray], summary: dict[str
         "kind_accuracy": _rounded(recalls.get(CLEAN)),
         "false_positives": _false_positives(bank.detail),
         "false_positives_whole": _false_positives(bank.whole),
-        "false_positives_monochrome": _false_positives(bank.judge("detail", monochrome=True)),
-        "false_positives_whole_monochrome": _false_positives(bank.judge("whole", monochrome=True)),
+        "false_positives_monochrome": bank.monochrome and _false_positives(bank.monochrome.detail),
+        "false_positives_whole_monochrome": bank.monochrome and _false_positives(bank.monochrome.whole),
     }
     summary["kind_accuracy"] = _rounded(float(np.mean(list(recalls.values()))) if recalls else None)
 
@@ -145,7 +151,7 @@ _SHOWN = {
     "limit_whole": "of wholes",
     "nearest": "nearest", "nearest_cosine": "cosine", "held_out": "held out", "probe_auc": "probe AUC",
     "probe_accuracy": "accuracy", "kind_accuracy": "of all kinds", "filter_auc": "filter AUC", "found": "found",
-    "found_whole": "as wholes",
+    "found_whole": "as wholes", "found_grey": "in grey", "found_whole_grey": "wholes",
 }  # fmt: skip
 
 

@@ -24,7 +24,8 @@ from fdi_lib.models.presets import compact_folder
 _ABOUT = {
     "base": "Frozen diffusion base: a denoising UNet of photographs on a pixel-unshuffled latent (v prediction).",
     "encoder": "BLIP-2 vision model and Q-Former in small, trained so that degradation and content separate.",
-    "bank": "Reference bank: Feature Difference Instructions, geometry of clean features, calibrated thresholds.",
+    "bank": "Reference bank: Feature Difference Instructions, geometry of clean features, calibrated thresholds; in "
+    "`monochrome/` the same of pictures in grey, for scans of black-and-white prints.",
 }
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_PAPER = np.array([0.0, 0.06, 0.16], np.float32)  # how much less of each channel the yellowest paper reflects
-_DYE = np.array([-0.25, 0.0, 0.25], np.float32)  # of each channel's density: the warmest dye
+_PAPER = np.array([0.0, 0.06, 0.16], np.float32)  # how much less of each channel the yellowest paper base reflects
+_TONER = np.array([-0.25, 0.0, 0.25], np.float32)  # of each channel's density: the warmest toner
 _LEVELS, _LEAST = 16, 4  # classes of luma; pixels that tell something of one
 _CHROMA_OF_LUMA = 0.08  # spread of colour, of the luma's, up to which a picture passes for monochrome
 _QUANTISED = 1.0  # of 255: spread that rounding and JPEG leave in a picture without colour
@@ -46,10 +46,10 @@ def grey(rgb: np.ndarray) -> np.ndarray:
 def toned(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A picture as a toned black-and-white print on paper that may have yellowed; uint8 HW3.
 
-    A dye's densities in the three channels are in proportion (Beer-Lambert), so a channel is a power of the luma. Drawn
-    are the dye's warmth, from slightly cold to sepia, and how yellow the paper is.
+    The image's densities in the three channels are in proportion (Beer-Lambert), so a channel is a power of the luma.
+    Drawn are the image tone, from slightly cold to sepia, and how yellow the paper base is.
     """
     warmth, yellowness = (np.float32(rng.uniform(low, 1)) for low in (-0.3, 0))
     luma = (rgb.astype(np.float32) @ _LUMA / 255)[..., None]
-    print_ = (1 - yellowness * _PAPER) * luma ** (1 + warmth * _DYE)
+    print_ = (1 - yellowness * _PAPER) * luma ** (1 + warmth * _TONER)
     return np.rint(np.clip(print_, 0, 1) * 255).astype(np.uint8)

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
+from fdi_lib.core.monochrome import grey, is_monochrome
+
 _GRID = 8  # crops start on multiples of the JPEG block, so that blocks look alike in every crop
 
 
@@ -74,26 +76,30 @@ def to_rgb8(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def make_views(pixels: np.ndarray, spec: ViewSpec) -> np.ndarray:
-    """Return the views of an image.
+def make_views(pixels: np.ndarray, spec: ViewSpec, *, as_is: bool = False) -> np.ndarray:
+    """Return the views of an image; a monochrome one is looked at in grey (:mod:`fdi_lib.core.monochrome`).
 
     Args:
         pixels: HW (grey) or HW3 (RGB), uint8 or uint16.
         spec: size and number.
+        as_is: look at it as it is, whatever its colours: references are made so.
 
     Returns:
         uint8 array V,S,S,3 RGB: the whole image reduced to S x S (its aspect ratio given up), then the crops.
     """
     size = spec.size_px
     height, width = pixels.shape[:2]
-    whole = Image.fromarray(np.ascontiguousarray(to_rgb8(pixels))).resize((size, size), Image.Resampling.BOX)
-    views = [np.asarray(whole)]
+    reduced = Image.fromarray(np.ascontiguousarray(to_rgb8(pixels))).resize((size, size), Image.Resampling.BOX)
+    whole = np.asarray(reduced)
+    in_grey = not as_is and is_monochrome(whole)
+    views = [grey(whole) if in_grey else whole]
     cells = round(spec.crops**0.5)
     for row in range(cells):
         for column in range(cells):
             y = _start((2 * row + 1) * height // (2 * cells), height, size)
             x = _start((2 * column + 1) * width // (2 * cells), width, size)
             crop = _padded(to_rgb8(pixels[y : y + size, x : x + size]), size)
+            crop = grey(crop) if in_grey else crop  # before its detail is amplified, and clipped
             views.append(_detail(crop, spec.detail_gain) if spec.detail_gain else crop)
     return np.stack(views)
 

@@ -88,8 +88,8 @@ class EvaluateDataSettings(DataSettings):
     )
     colour: Literal["as_is", "grey", "toned"] = Field(
         default="as_is",
-        description="synthetic: measure scans of black-and-white prints instead: `grey` after the damage, or `toned` "
-        "(sepia, yellowed paper) before it.",
+        description="synthetic: measure black-and-white prints instead: `grey` pictures, and what damage makes of "
+        "them, in grey; or pictures `toned` (sepia, yellowed paper) before they are damaged.",
     )
     cut: Literal["tiles", "whole"] = Field(
         default="tiles", description="synthetic: tiles of the pictures, or each `whole` picture once."

@@ -126,8 +126,14 @@ class ReferenceBank:
             mixtures=self.mixtures and self.mixtures.keep(kept, added=1),
             whole_only=self.whole_only - {entry.name},
             calibrated=None,
-            monochrome=self.monochrome and self.monochrome.with_entry(entry),
+            monochrome=self.monochrome and self.monochrome._with_grey(entry),
         )
+
+    def _with_grey(self, entry: Entry) -> ReferenceBank:
+        """Of a monochrome part: with what the entry knows in grey; else with what is known here; else with itself."""
+        if entry.monochrome:
+            return self.with_entry(entry.monochrome)
+        return self if entry.name in self.names else self.with_entry(entry)
 
     def without(self, name: str) -> ReferenceBank:
         """A bank that doesn't know a degradation; its thresholds are found anew.
@@ -169,9 +175,9 @@ class ReferenceBank:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` (names, thresholds), ``bank.safetensors`` (arrays), and both in ``monochrome/``."""
-        bank_files.write(self._as_stored(), folder)
-        if self.monochrome:
+        if self.monochrome:  # first: the other says that it is there
             self.monochrome.save_pretrained(folder / bank_files.MONOCHROME)
+        bank_files.write(self._as_stored(), folder)
 
     def _as_stored(self) -> ReferenceBank:
         """The bank as it will be read again: thresholds must come from the numbers that are stored."""

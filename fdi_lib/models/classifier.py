@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fdi_lib.core.decision import Decision
-from fdi_lib.core.monochrome import grey, is_monochrome
+from fdi_lib.core.monochrome import is_monochrome
 from fdi_lib.core.views import ViewSpec, check_images, make_views
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.bank import Extent, ReferenceBank
@@ -39,7 +39,7 @@ class Classifier:
         self._judges = {
             (extent, monochrome): bank.judge(extent, monochrome).at_rate(classify.clean_false_positive_rate)
             for extent in extents
-            for monochrome in (False, True)
+            for monochrome in ((False, True) if bank.monochrome else (False,))
         }
 
     @classmethod
@@ -108,9 +108,8 @@ class Classifier:
             return []
         given = self._classify.extent
         extent_B = [("whole" if px >= _WHOLE_PX else "detail") if given == "auto" else given for px in shorter_px]
-        grey_B = [self.bank.monochrome is not None and is_monochrome(view[0]) for view in views]
-        kind_B = list(zip(extent_B, grey_B, strict=True))
-        q_BD = self.features(np.stack([grey(v) if g else v for v, g in zip(views, grey_B, strict=True)]))
+        monochrome_B = [self.bank.monochrome is not None and is_monochrome(view[0]) for view in views]
+        kind_B, q_BD = list(zip(extent_B, monochrome_B, strict=True)), self.features(views)
         decisions: dict[int, Decision] = {}
         for kind, judge in self._judges.items():
             rows = [i for i, each in enumerate(kind_B) if each == kind]

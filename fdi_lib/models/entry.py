@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from fdi_lib.errors import WeightsError
 
+_MONOCHROME = "monochrome."  # before what an adapter's fdi.safetensors holds of pictures in grey
 NEEDED = ("tokens", "mean", "filter", "spread", "n", "held_out")  # of an adapter's fdi.safetensors, to recognise it
 
 
@@ -70,6 +71,7 @@ class Entry:
         held_out_MD: features of held-out images that have this degradation and no other.
         severities: further prototypes, by severity; None for the mean alone.
         looks: rows of ``held_out_MD`` that show the same picture.
+        monochrome: the same of these pictures in grey, for the bank's monochrome part; None where nobody looked.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Entry:
     held_out_MD: np.ndarray
     severities: Severities | None = None
     looks: int = 1
+    monochrome: Entry | None = None
 
     def as_stored(self) -> Entry:
         """The entry as it will be read again."""
@@ -95,20 +98,27 @@ class Entry:
     def save(self, folder: Path, clean_mean_D: np.ndarray, encoder_sha256: str) -> None:
         """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
         folder.mkdir(parents=True, exist_ok=True)
+        arrays = self._arrays() | {"clean_mean": np.ascontiguousarray(clean_mean_D, np.float32)}
+        arrays |= (
+            {f"{_MONOCHROME}{key}": value for key, value in self.monochrome._arrays().items()}
+            if self.monochrome
+            else {}
+        )
+        path = folder / "fdi.safetensors"
+        save_file(arrays, path, metadata={"encoder_sha256": encoder_sha256, "name": self.name})
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
+
+    def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {
             "tokens": self.tokens_TD,
             "mean": self.mean_D,
             "filter": self.filter_D,
-            "clean_mean": clean_mean_D,
             "spread": np.array([self.spread]),
             "n": np.array([self.pairs]),
         } | (self.severities.arrays() if self.severities else {})
         arrays |= {"looks": np.array([self.looks])} if self.looks > 1 else {}
         full = {key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}
-        full["held_out"] = as_half(self.held_out_MD)
-        path = folder / "fdi.safetensors"
-        save_file(full, path, metadata={"encoder_sha256": encoder_sha256, "name": self.name})
-        path.chmod(0o644)  # safetensors writes files that only their owner may read
+        return full | {"held_out": as_half(self.held_out_MD)}
 
     @classmethod
     def load(cls, folder: Path) -> Entry:
@@ -124,9 +134,15 @@ class Entry:
         missing = set(NEEDED) - set(a)
         if missing:
             raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}; train the adapter again with `fdi train`")
+        of_grey = {key.removeprefix(_MONOCHROME): a[key] for key in a if key.startswith(_MONOCHROME)}
+        entry = cls._among(folder.name, a)
+        return replace(entry, monochrome=cls._among(folder.name, of_grey)) if of_grey else entry
+
+    @classmethod
+    def _among(cls, name: str, a: dict[str, np.ndarray]) -> Entry:
         mean_D, filter_D, held_MD = (a[key].astype(np.float64) for key in ("mean", "filter", "held_out"))
         spread, pairs, looks = float(a["spread"][0]), int(a["n"][0]), int(a.get("looks", [1])[0])
-        return cls(folder.name, a["tokens"], mean_D, filter_D, spread, pairs, held_MD, Severities.among(a), looks)
+        return cls(name, a["tokens"], mean_D, filter_D, spread, pairs, held_MD, Severities.among(a), looks)
 
 
 def as_half(values: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
         sha256 = base_sha256(folders.base) if key == "base" else file_sha256(path)
         described[key] = {"sha256": sha256, "licence": _licence(path.parent)}
     check_made_with(folders.bank, read_config(folders.bank), encoder.sha256)
-    described["bank"] |= _further_hashes(folders.bank)
+    described["bank"] |= _further_hashes(folders.bank, encoder.sha256)
     described["adapters"] = {}
     for name in folders.adapter_names():
         folder = folders.adapters[name]
@@ -133,10 +133,15 @@ def describe(folders: ModelFolders, preset: str) -> dict[str, Any]:
     return described
 
 
-def _further_hashes(bank: Path) -> dict[str, str]:
-    """Of what decides beside a bank's arrays: its thresholds, and the bank for monochrome images."""
+def _further_hashes(bank: Path, encoder_sha256: str) -> dict[str, str]:
+    """Of what decides beside a bank's arrays: its thresholds, and its part for monochrome images."""
     names = {"config_sha256": "config.json"}
     if has_monochrome(bank):
+        if not (bank / MONOCHROME / ARRAYS).is_file():
+            raise WeightsError(
+                f"{bank / MONOCHROME / ARRAYS}: not found; copy the bank's folder with all that is in it"
+            )
+        check_made_with(bank / MONOCHROME, read_config(bank / MONOCHROME), encoder_sha256)
         names |= {
             "monochrome_sha256": f"{MONOCHROME}/{ARRAYS}",
             "monochrome_config_sha256": f"{MONOCHROME}/config.json",

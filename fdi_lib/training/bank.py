@@ -135,12 +135,14 @@ def build_bank(
             both = [pair for pair in itertools.combinations(names, 2) if set(pair) <= set(mixed)]
             of_both = mixture_moments(encoder, both, content, q_content, mixture_references, seed, views_of)
             mixtures = mixtures_from_moments(names, damaged, of_both)
+    weight_N = np.concatenate([weights, whole_weights])
+    counts_N = weight_N > 0  # others are only damaged
     return ReferenceBank(
         tuple(entries),
         Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
-        features_of_views(encoder, clean_views)[1],
-        np.concatenate([weights, whole_weights]),
-        np.arange(len(clean_views)) >= len(held_out),
+        features_of_views(encoder, [view for view, counts in zip(clean_views, counts_N, strict=True) if counts])[1],
+        weight_N[counts_N],
+        (np.arange(len(clean_views)) >= len(held_out))[counts_N],
         mixed_MD,
         mixed_MK,
         clean_false_positive_rate,

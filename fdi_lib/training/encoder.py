@@ -127,14 +127,14 @@ def _samples(
     rng = np.random.default_rng([seed, index])
     spec = ViewSpec.from_encoder(COMPACT)
     picture = clean_scene(scenes, rng)
-    clean = make_views(quantised(picture), spec)
+    clean = make_views(quantised(picture), spec, as_is=True)
     pairs, labels_NK = [], np.zeros((versions * len(_LOOKS), len(kinds)), np.float32)
     for version in range(versions):
         chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
         degraded = picture
         for name in in_order_of_damage(kinds[k] for k in chosen):
             degraded = degrade(name, degraded, rng)
-        both = np.stack([clean, make_views(quantised(degraded), spec)])
+        both = np.stack([clean, make_views(quantised(degraded), spec, as_is=True)])
         pairs += [_look(both[:, list(views)], rng) for views in _LOOKS]
         labels_NK[version * len(_LOOKS) : (version + 1) * len(_LOOKS), chosen] = 1
     sides = np.stack(pairs, axis=1)

@@ -40,7 +40,7 @@ ViewsOf = Callable[[Iterable[Damage]], list[np.ndarray]]
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
-    return features_of_views(encoder, [make_views(image, encoder.view_spec) for image in images])
+    return features_of_views(encoder, [make_views(image, encoder.view_spec, as_is=True) for image in images])
 
 
 def features_of_views(encoder: Encoder, views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,4 +78,4 @@ def making_views(spec: ViewSpec, workers: int, monochrome: bool = False) -> Iter
 
 def _views(spec: ViewSpec, monochrome: bool, damage: Damage) -> np.ndarray:
     image = degraded(damage.names, damage.image, damage.seed)
-    return make_views(grey(image) if monochrome else image, spec)
+    return make_views(grey(image) if monochrome else image, spec, as_is=True)

@@ -99,19 +99,26 @@ def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
     """Calibrate the bank with the new entry; print what each degradation was and is taken for.
 
     Returns:
-        ``accuracy_before`` and ``accuracy_after`` of the others (None where there is none), ``found``: of the new one.
+        ``accuracy_before`` and ``accuracy_after`` of the others (None where there is none), ``recognised``: of the new
+        one; ``monochrome``: the same of references in grey, where the bank has some.
     """
-    after = confusion(bank.with_entry(entry))
+    summary = _calibrated(bank, entry, monochrome=False)
+    return summary | ({"monochrome": _calibrated(bank, entry, monochrome=True)} if bank.monochrome else {})
+
+
+def _calibrated(bank: ReferenceBank, entry: Entry, monochrome: bool) -> dict[str, Any]:
+    after, where = confusion(bank.with_entry(entry), monochrome), ", in grey" if monochrome else ""
     others = [name for name in bank.detail.geometry.names if name != entry.name]
-    summary = {"accuracy_before": None, "accuracy_after": None, "recognised": round(after.accuracy([entry.name]), 4)}
+    summary: dict[str, Any] = {"accuracy_before": None, "accuracy_after": None}
+    summary |= {"recognised": round(after.accuracy([entry.name]), 4)}
     if others:
-        before = confusion(bank)
-        _print(before, "Held-out references before: what each degradation is taken for, %")
+        before = confusion(bank, monochrome)
+        _print(before, f"Held-out references before{where}: what each degradation is taken for, %")
         summary |= {
             "accuracy_before": round(before.accuracy(others), 4),
             "accuracy_after": round(after.accuracy(others), 4),
         }
-    _print(after, f"With {entry.name}")
+    _print(after, f"With {entry.name}{where}")
     return summary
 
 
