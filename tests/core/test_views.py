@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from skimage import data
 
+from fdi_lib.core.monochrome import grey, toned
 from fdi_lib.core.views import ViewSpec, make_views, to_rgb8
 
 
@@ -31,3 +33,17 @@ def test_sixteen_bits_round_to_eight():
 def test_crops_must_fill_a_square_grid():
     with pytest.raises(ValueError, match="square"):
         ViewSpec(96, 5)
+
+
+def test_a_monochrome_picture_is_looked_at_in_grey_before_its_detail():
+    spec = ViewSpec(96, 4, detail_gain=3.0)
+    image = data.astronaut()
+    sepia = toned(image, np.random.default_rng(0))
+    for same in (sepia, sepia.astype(np.uint16) * 257):
+        views, of_grey = make_views(same, spec), make_views(grey(sepia), spec)
+        np.testing.assert_array_equal(views[1:], of_grey[1:])
+        np.testing.assert_allclose(views[0].astype(int), of_grey[0], atol=1)  # reduced first, then made grey
+        assert np.ptp(views, axis=-1).max() == 0
+    as_is = make_views(sepia, spec, as_is=True)
+    assert np.ptp(as_is, axis=-1).max() > 20
+    np.testing.assert_array_equal(make_views(image, spec), make_views(image, spec, as_is=True))

@@ -130,3 +130,18 @@ def test_what_is_looked_for_in_whole_pictures_only_is_shown_so(tmp_path: Path) -
     assert list(found["confusion"]) == ["haze", "noise", "(clean)"] and found["whole_pictures"] == 40
     assert found["clean"]["held_out"] == 160 and 0 <= found["clean"]["false_positives_whole"] < 0.1
     assert "40 are held out" in text(found) and "as wholes" in text(found)
+
+
+def test_references_in_grey_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = made((12.0, 6.0, 8.0))
+    replace(whole, monochrome=made((12.0, 0.1, 8.0))).save_pretrained(tmp_path / "bank")
+    whole.save_pretrained(tmp_path / "none")
+    found, none = run(str(tmp_path / "bank")), run(str(tmp_path / "none"))
+    noise = found["degradations"]["noise"]
+    assert noise["found"] > 0.9 and noise["found_grey"] < 0.2 and found["degradations"]["haze"]["found_grey"] > 0.9
+    assert found["clean"]["false_positives_monochrome"] is not None
+    assert none["clean"]["false_positives_monochrome"] is None and none["degradations"]["noise"]["found_grey"] is None
+    assert cli.main(["bank", "show", str(tmp_path / "bank")]) == 0
+    assert "by references of their own" in capsys.readouterr().out
+    assert cli.main(["bank", "show", str(tmp_path / "none")]) == 0
+    assert "as those in colour" in capsys.readouterr().out

@@ -7,6 +7,9 @@ from skimage import data
 from fdi_lib import Restorer
 from fdi_lib.core.degrade import degrade
 from fdi_lib.core.metrics import psnr
+from fdi_lib.core.monochrome import grey, toned
+from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.models.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +37,19 @@ def test_a_clean_photograph_is_left_alone(restorer, photograph):
     decisions = restorer.classify([photograph, photograph[..., 1]])
     assert [d.verdict for d in decisions] == ["clean", "clean"]
     np.testing.assert_array_equal(restorer.restore([photograph], decisions[:1])[0], photograph)
+
+
+@pytest.mark.parametrize("name", ["noise", "low_light", "jpeg", "scratch"])
+def test_damage_is_found_in_grey_scans_too(restorer, photograph, name):
+    damaged = degrade(name, photograph.astype(np.float32) / 255, np.random.default_rng(0), 0.5)
+    scan = grey(np.rint(damaged * 255).astype(np.uint8))[..., 0]
+    decisions = restorer.classify([scan])
+    assert decisions[0].composition == f"{name}:1.00"
+    restored, truth = restorer.restore([scan], decisions)[0] / 255, grey(photograph)[..., 0] / 255
+    assert psnr(truth, restored) > psnr(truth, scan / 255)
+
+
+def test_a_sepia_print_is_no_faded_picture():
+    whole = Classifier.from_settings(ModelSettings(), ClassifySettings(extent="whole"), RestoreSettings())
+    prints = [toned(data.astronaut(), np.random.default_rng(seed)) for seed in range(6)]
+    assert [decision.verdict for decision in whole.classify(prints)] == ["clean"] * 6

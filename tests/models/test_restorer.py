@@ -1,5 +1,8 @@
 """The restorer keeps shapes and dtypes, and its result depends on neither batch mates, batch size nor memory."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 from fdi_lib.core.decision import Decision
 from fdi_lib.errors import CapacityError, ManifestError, WeightsError
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
+from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.presets import describe_models
 from fdi_lib.models.restorer import Restorer
 
@@ -274,3 +278,15 @@ def test_the_round_trip_is_lossless_and_fidelity_alone_is_the_refiner_alone(rest
         latent = restorer.base.encode(x)
         expected = (restorer.base.decode(adapter.refine(latent, latent))[0].permute(1, 2, 0) + 1) * 127.5
     assert np.abs(expected.clamp(0, 255).round().numpy() - refined[0]).max() <= 1
+
+
+def test_a_banks_monochrome_part_is_part_of_its_identity(models, preset, tmp_path):
+    bank = ReferenceBank.from_pretrained(preset / "bank")
+    replace(bank, monochrome=bank).save_pretrained(tmp_path / "bank")
+    settings = models.model_copy(update={"bank": str(tmp_path / "bank")})
+    described = describe_models(settings)["bank"]
+    assert described["monochrome_sha256"] == described["sha256"] != described["monochrome_config_sha256"]
+    assert "monochrome_sha256" not in describe_models(models)["bank"] and described["config_sha256"]
+    shutil.rmtree(tmp_path / "bank" / "monochrome")
+    with pytest.raises(WeightsError, match=r"monochrome/bank\.safetensors: not found; copy the bank's folder"):
+        describe_models(settings)

@@ -1,10 +1,15 @@
 """A degradation that only a user has: its entry is found from few pairs, and doesn't disturb the others."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fdi_lib.core.monochrome import grey
 from fdi_lib.core.separability import CLEAN
 from fdi_lib.models.bank import ReferenceBank
+from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import build_bank, pair_moments
 from fdi_lib.training.features import features
 from fdi_lib.training.own import _four_ways, confusion, entry_from_pairs
@@ -36,7 +41,7 @@ def test_pairs_one_after_another_give_the_fdi_of_all_at_once(bank: ReferenceBank
     pairs = _dark(_pictures(9, 5))
     entry = entry_from_pairs("dark", _Statistics(), bank, iter(pairs), iter(pairs))
     spec = _Statistics().view_spec
-    degraded, clean = ([view for pair in pairs for view in _four_ways(pair[side], spec)] for side in (0, 1))
+    degraded, clean = ([view for pair in pairs for view in _four_ways(pair[side], spec, False)] for side in (0, 1))
     moments = pair_moments(_Statistics(), degraded, clean)
     assert moments.count == 4 * entry.pairs == 36
     np.testing.assert_allclose(entry.tokens_TD, moments.fdi_tokens_TD, atol=1e-6)
@@ -56,3 +61,35 @@ def test_the_confusion_counts_every_held_out_image_once(bank: ReferenceBank) -> 
     held = [*(entry.held_out_MD for entry in bank.entries), bank.clean_ND, bank.mixed_MD]
     assert found.count_RC.sum(1).tolist() == [len(q_ND) for q_ND in held]
     assert found.accuracy(["noise"]) > 0.9
+
+
+def test_pairs_are_known_in_grey_too(bank: ReferenceBank, tmp_path: Path) -> None:
+    content = _pictures(80, 0)
+    part = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+                      np.ones(60), clean_false_positive_rate=0.02, seed=0, monochrome=True)  # fmt: skip
+    both = replace(bank, monochrome=part)
+    learnt, held_out = _dark(_pictures(20, 5)), _dark(_pictures(8, 6))
+    entry = entry_from_pairs("dark", _Statistics(), both, learnt, held_out)
+    of_grey = [tuple(grey(side) for side in pair) for pair in learnt]
+    expected = entry_from_pairs("dark", _Statistics(), part, of_grey, held_out)
+    assert entry.monochrome is not None and expected.monochrome is None
+    np.testing.assert_allclose(entry.monochrome.mean_D, expected.mean_D, atol=1e-6)
+    assert not np.allclose(entry.monochrome.mean_D, entry.mean_D, atol=1e-4)
+
+    entry.save(tmp_path / "dark", both.content.mean_D, "0" * 64)
+    again = Entry.load(tmp_path / "dark")
+    assert again.monochrome is not None and again.monochrome.looks == 4 and again.pairs == 20
+    np.testing.assert_allclose(again.monochrome.held_out_MD, entry.monochrome.held_out_MD, rtol=1e-3)
+    grown = both.with_entry(again)
+    assert grown.monochrome is not None
+    q = features(_Statistics(), [grey(d) for d, _ in _dark(_pictures(30, 7))])[1]
+    found = [d.route for d in grown.judge("detail", monochrome=True).decide(q, max_adapters=2, mode="progressive")]
+    assert found.count("dark") >= 27
+    assert confusion(grown, monochrome=True).accuracy(["dark"]) > 0.8
+
+
+def test_an_entry_found_in_colour_leaves_the_grey_one_that_is_known(bank: ReferenceBank) -> None:
+    both = replace(bank, monochrome=bank)
+    assert both.with_entry(replace(bank.entry("noise"), pairs=7)).monochrome is bank
+    grown = both.with_entry(replace(bank.entry("noise"), name="grain", pairs=7)).monochrome
+    assert grown is not None and grown.entry("grain").pairs == 7
