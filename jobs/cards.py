@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
+from fdi_lib.models.bank_files import ARRAYS, MONOCHROME
 from fdi_lib.models.checkpoints import file_sha256
 from fdi_lib.models.presets import compact_folder
 
@@ -215,6 +216,9 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
     if metrics:
         clean = metrics["clean"]
         facts["clean tiles left untouched"] = f"{clean['untouched']:.3f} of {clean['n']}"
+    in_grey = folder / MONOCHROME / ARRAYS
+    if in_grey.is_file():
+        facts[f"`{MONOCHROME}/{ARRAYS}`"] = f"sha256 `{file_sha256(in_grey)}`"
     config = json.loads((folder / "config.json").read_text())
     if "start_t" in config:
         facts["sampling"] = f"init {config['init']}, start_t {config['start_t']}, {config['steps']} step"

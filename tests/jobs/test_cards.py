@@ -46,7 +46,11 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
     for path in shipped.glob("**/config.json"):
         folder = tmp_path / path.parent.relative_to(shipped)
         folder.mkdir(parents=True)
-        for name in ("config.json", "training.json", "adapter.safetensors", f"{folder.name}.safetensors"):
+        for name in (
+            "config.json",
+            "training.json",
+            *(f"{kind}.safetensors" for kind in ("adapter", "bank", folder.name)),
+        ):
             if (path.parent / name).is_file():
                 (folder / name).write_bytes((path.parent / name).read_bytes())
     monkeypatch.setattr(cards, "compact_folder", lambda: tmp_path)
@@ -63,6 +67,7 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
     later = "USFWS/trail-of-tears"  # added to the list when base and adapters had been trained
     assert later in texts["encoder"] and later in texts["bank"] and later not in texts["base"] + texts["haze"]
     assert "trained with the FDI of encoder" in texts["haze"] and "BuddiesOfBudgie" in texts["base"]
+    assert file_sha256(shipped / "bank/monochrome/bank.safetensors") in texts["bank"]
     assert "18 of 14.1 dB" in texts["stain"] and "0.900 of 50" in texts["bank"] and "0.975 of 474" in texts["bank"]
 
 
