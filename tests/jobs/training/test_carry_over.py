@@ -23,7 +23,10 @@ def given(tmp_path: Path) -> list[str]:
     bank = ReferenceBank.from_pretrained(compact_folder() / "bank")
     rng = np.random.default_rng(0)
     entries = [replace(e, tokens_TD=rng.normal(size=(16, 128)).astype(np.float32)) for e in bank.entries]
-    replace(bank, entries=tuple(entries), encoder_sha256="f" * 64).save_pretrained(tmp_path / "bank")
+    assert bank.monochrome is not None
+    monochrome = replace(bank.monochrome, encoder_sha256="f" * 64)
+    bank = replace(bank, entries=tuple(entries), encoder_sha256="f" * 64, monochrome=monochrome)
+    bank.save_pretrained(tmp_path / "bank")
     return [str(tmp_path / name) for name in ("adapters", "bank", "out")]
 
 
