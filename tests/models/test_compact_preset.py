@@ -10,6 +10,7 @@ from fdi_lib.core.metrics import psnr
 from fdi_lib.core.monochrome import grey, toned
 from fdi_lib.manifest import ClassifySettings, ModelSettings, RestoreSettings
 from fdi_lib.models.classifier import Classifier
+from fdi_lib.models.presets import compact_folder
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +54,8 @@ def test_a_sepia_print_is_no_faded_picture():
     whole = Classifier.from_settings(ModelSettings(), ClassifySettings(extent="whole"), RestoreSettings())
     prints = [toned(data.astronaut(), np.random.default_rng(seed)) for seed in range(6)]
     assert [decision.verdict for decision in whole.classify(prints)] == ["clean"] * 6
+
+
+def test_all_weights_that_are_shipped_stay_small():
+    files = list(compact_folder().parent.glob("**/*.safetensors"))
+    assert len(files) > 20 and sum(path.stat().st_size for path in files) <= 30 * 2**20
