@@ -84,14 +84,13 @@ def _joined(bank: ReferenceBank, other: ReferenceBank, uri: str) -> ReferenceBan
         raise ManifestError(
             f"{sorted(twice)[0]} is in more than one bank", key="merge", value=uri, remedy="leave one of them out"
         )
-    return _with_entries_of(bank, other)
-
-
-def _with_entries_of(bank: ReferenceBank, other: ReferenceBank) -> ReferenceBank:
-    monochrome = bank.monochrome and _with_entries_of(bank.monochrome, other.monochrome or other)
     for entry in other.entries:
-        bank = bank.with_entry(entry)
-    return replace(bank, whole_only=bank.whole_only | other.whole_only, monochrome=monochrome)
+        in_grey = other.monochrome.entry(entry.name) if other.monochrome else entry.monochrome
+        bank = bank.with_entry(replace(entry, monochrome=in_grey))
+    whole_only = bank.whole_only | other.whole_only
+    return replace(
+        bank, whole_only=whole_only, monochrome=bank.monochrome and replace(bank.monochrome, whole_only=whole_only)
+    )
 
 
 def _from_pairs(manifest: BankManifest, encoder: EncoderFiles) -> tuple[ReferenceBank, dict[str, Any]]:

@@ -90,13 +90,13 @@ def run(uri: str, plot: str | None = None) -> dict[str, Any]:
     unit_KD = bank.geometry.unit_KD
     names, cosine_KK = bank.names, np.round(unit_KD @ unit_KD.T, 3).tolist()
     decided, whole = separability.confusion(bank.detail), separability.confusion(bank.whole)
-    kinds = {"found_grey": "detail", "found_whole_grey": "whole"} if bank.monochrome else {}
-    grey = {key: separability.confusion(getattr(bank.monochrome, kind)) for key, kind in kinds.items()}
+    grey = {"found_grey": bank.monochrome.detail, "found_whole_grey": bank.monochrome.whole} if bank.monochrome else {}
+    in_grey = {key: separability.confusion(judge) for key, judge in grey.items()}
     for name, row in summary["degradations"].items():
         row["found"] = round(decided.accuracy([name]), 4) if name in decided.names else None
         row["found_whole"] = round(whole.accuracy([name]), 4)
         row |= {"found_grey": None, "found_whole_grey": None}
-        for key, judged in grey.items():
+        for key, judged in in_grey.items():
             row[key] = round(judged.accuracy([name]), 4) if name in judged.names else None
     summary["cosines"] = {n: dict(zip(names, row_K, strict=True)) for n, row_K in zip(names, cosine_KK, strict=True)}
     summary["confusion"] = {

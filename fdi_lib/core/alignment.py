@@ -18,6 +18,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.registration import phase_cross_correlation
 
+from fdi_lib.core.floats import LUMA
+
 LIMIT_PX = 1.25  # at this length a shift is a misalignment: coarse bands read true shifts of 2 px as 1.6 to 2.4
 _SMALL_LIMIT_PX = 2.5  # the same for pictures too small for all bands, under 192 px: there is less to go by
 _AGREE_PX = 0.75  # neighbouring bands that differ by less say the same
@@ -33,7 +35,6 @@ _FLAT = 1e-3  # RMS of a band, of full range 1, below which there is nothing to 
 _UNRELATED = (0.2, 0.3, 0.45)
 # Strength of degraded over clean detail from which noise, rain and the like may hide what both have in common.
 _DROWNED = 2.0
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def align(degraded: np.ndarray, clean: np.ndarray) -> Alignment:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    return image @ _LUMA if image.ndim == 3 else image
+    return image @ LUMA if image.ndim == 3 else image
 
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:

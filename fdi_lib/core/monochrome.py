@@ -1,4 +1,4 @@
-"""Pictures of one colour: scans of black-and-white prints, in grey or in the tone of their paper and dye.
+"""Pictures of one colour: scans of black-and-white prints, in grey or in the tone of toner and paper base.
 
 A grey sky looks like haze, sepia like fading, and the noise of a grey scan has no colour: to references in colour. So
 monochrome pictures are looked at in grey, and compared with grey references. Pure arrays; knows neither encoders nor
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+from fdi_lib.core.floats import LUMA
+
 _PAPER = np.array([0.0, 0.06, 0.16], np.float32)  # how much less of each channel the yellowest paper base reflects
 _TONER = np.array([-0.25, 0.0, 0.25], np.float32)  # of each channel's density: the warmest toner
 _LEVELS, _LEAST = 16, 4  # classes of luma; pixels that tell something of one
@@ -24,7 +25,7 @@ def is_monochrome(rgb: np.ndarray) -> bool:
         rgb: the whole picture, uint8 HW3; reduced ones do, and lose the colour of noise.
     """
     pixels_N3 = rgb.reshape(-1, 3).astype(np.float32)
-    luma_N = pixels_N3 @ _LUMA
+    luma_N = pixels_N3 @ LUMA
     chroma_N2 = pixels_N3[:, [0, 2]] - luma_N[:, None]
     level_N = np.minimum((luma_N * (_LEVELS / 256)).astype(int), _LEVELS - 1)
     count_L = np.bincount(level_N, minlength=_LEVELS)
@@ -39,7 +40,7 @@ def is_monochrome(rgb: np.ndarray) -> bool:
 
 def grey(rgb: np.ndarray) -> np.ndarray:
     """Pictures without their colour: uint8 ...3, all three channels the luma; of what is grey, itself."""
-    luma = np.rint(rgb.astype(np.float32) @ _LUMA).astype(np.uint8)
+    luma = np.rint(rgb.astype(np.float32) @ LUMA).astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=-1)
 
 
@@ -50,6 +51,6 @@ def toned(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Drawn are the image tone, from slightly cold to sepia, and how yellow the paper base is.
     """
     warmth, yellowness = (np.float32(rng.uniform(low, 1)) for low in (-0.3, 0))
-    luma = (rgb.astype(np.float32) @ _LUMA / 255)[..., None]
+    luma = (rgb.astype(np.float32) @ LUMA / 255)[..., None]
     print_ = (1 - yellowness * _PAPER) * luma ** (1 + warmth * _TONER)
     return np.rint(np.clip(print_, 0, 1) * 255).astype(np.uint8)

@@ -42,8 +42,8 @@ class ReferenceBank:
         whole_only: degradations that are looked for in whole pictures only: too many details look like them.
         calibrated: thresholds of ``detail`` and ``whole`` found before; None finds them when they are asked for.
         mixtures: references of two degradations together; None where there is none.
-        monochrome: the bank that monochrome images, seen in grey, are compared with; None compares them with this one,
-            as they are. Adapters take their FDI from this one.
+        monochrome: the bank that monochrome images, seen in grey, are compared with; None compares them with this one.
+            Adapters take their FDI from this one.
     """
 
     entries: tuple[Entry, ...]

@@ -99,11 +99,8 @@ class Entry:
         """Write ``fdi.safetensors``: the fields above, ``clean_mean`` D, and the encoder's hash as metadata."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = self._arrays() | {"clean_mean": np.ascontiguousarray(clean_mean_D, np.float32)}
-        arrays |= (
-            {f"{_MONOCHROME}{key}": value for key, value in self.monochrome._arrays().items()}
-            if self.monochrome
-            else {}
-        )
+        if self.monochrome:
+            arrays |= {f"{_MONOCHROME}{key}": value for key, value in self.monochrome._arrays().items()}
         path = folder / "fdi.safetensors"
         save_file(arrays, path, metadata={"encoder_sha256": encoder_sha256, "name": self.name})
         path.chmod(0o644)  # safetensors writes files that only their owner may read

@@ -114,9 +114,12 @@ def build_bank(
         monochrome: build it of the same pictures, and of what damage makes of them, in grey.
     """
     entries, within, damaged = [], [], {}
+    weight_N = np.concatenate([weights, whole_weights])
+    counts_N = weight_N > 0  # others are only damaged
+    clean = [image for image, counts in zip([*held_out, *whole], counts_N, strict=True) if counts]
     with making_views(encoder.view_spec, workers, monochrome) as views_of:
         content_views, reference_views, clean_views = (
-            views_of(map(Damage, images)) for images in (content, reference, [*held_out, *whole])
+            views_of(map(Damage, images)) for images in (content, reference, clean)
         )
         q_content = features_of_views(encoder, content_views)[1]
         content_DD = shrunk_covariance(q_content)
@@ -135,14 +138,12 @@ def build_bank(
             both = [pair for pair in itertools.combinations(names, 2) if set(pair) <= set(mixed)]
             of_both = mixture_moments(encoder, both, content, q_content, mixture_references, seed, views_of)
             mixtures = mixtures_from_moments(names, damaged, of_both)
-    weight_N = np.concatenate([weights, whole_weights])
-    counts_N = weight_N > 0  # others are only damaged
     return ReferenceBank(
         tuple(entries),
         Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
-        features_of_views(encoder, [view for view, counts in zip(clean_views, counts_N, strict=True) if counts])[1],
+        features_of_views(encoder, clean_views)[1],
         weight_N[counts_N],
-        (np.arange(len(clean_views)) >= len(held_out))[counts_N],
+        (np.arange(len(weight_N)) >= len(held_out))[counts_N],
         mixed_MD,
         mixed_MK,
         clean_false_positive_rate,

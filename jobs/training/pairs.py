@@ -109,8 +109,8 @@ def calibrated(bank: ReferenceBank, entry: Entry) -> dict[str, Any]:
 def _calibrated(bank: ReferenceBank, entry: Entry, monochrome: bool) -> dict[str, Any]:
     after, where = confusion(bank.with_entry(entry), monochrome), ", in grey" if monochrome else ""
     others = [name for name in bank.detail.geometry.names if name != entry.name]
-    summary: dict[str, Any] = {"accuracy_before": None, "accuracy_after": None}
-    summary |= {"recognised": round(after.accuracy([entry.name]), 4)}
+    recognised = round(after.accuracy([entry.name]), 4)
+    summary: dict[str, Any] = {"accuracy_before": None, "accuracy_after": None, "recognised": recognised}
     if others:
         before = confusion(bank, monochrome)
         _print(before, f"Held-out references before{where}: what each degradation is taken for, %")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fdi_lib.core.degrade.fields import splat
+from fdi_lib.core.floats import LUMA
 
 _STEP_PX = 0.6
 
@@ -32,7 +33,7 @@ def verso_ink(image: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndar
     if kind == "script":
         return _script(shape, rng)
     if kind == "picture":
-        luma = image @ np.array([0.299, 0.587, 0.114], np.float32)
+        luma = image @ LUMA
         places = [np.arange(size) + rng.integers(2 * size) for size in shape]
         # Mirrored at its borders, so that the moved picture has no seam.
         rows, columns = (np.minimum(p % (2 * n), 2 * n - 1 - p % (2 * n)) for p, n in zip(places, shape, strict=True))
