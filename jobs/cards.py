@@ -201,7 +201,8 @@ def _trained(folder: Path) -> dict[str, Any]:
 
 def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
     facts: dict[str, str] = {}
-    summary = _trained(folder)
+    given = _trained(folder)
+    summary = given.get("rest", given)  # where one part was trained by itself
     if summary:
         last = ", ".join(
             f"{k} {v}" for k, v in summary["last"].items() if k not in ("step", "lr", "steps_per_s", "grad_norm")
@@ -210,6 +211,9 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
             f"{summary['steps']} steps of {summary['batch']}, seed {summary['seed']}, {summary['pictures']} pictures"
         )
         facts["last logged"] = last + " (`training-log.jsonl` has all)"
+        if "initial_sha256" in given:
+            before = ", ".join(f"`{sha256[:16]}`" for sha256 in given["initial_sha256"])
+            facts["went on from"] = f"weights {before}; trained since: {given.get('only', 'all of it')}"
         if "trained_with_encoder_sha256" in summary:  # see jobs/training/carry_over.py
             before = summary["trained_with_encoder_sha256"][:16]
             facts["carried over"] = f"trained with the FDI of encoder `{before}`, does the same with that of today's"

@@ -89,6 +89,9 @@ class TrainManifest(Settings):
     models: TrainModels = Field(default=TrainModels(), description="Frozen parts that an adapter is trained against.")
     output: Location = Field(description="Folder of the trained weights.")
     initial: Location | None = Field(default=None, description="Folder of weights to go on from; null: from nothing.")
+    only: Literal["tones"] | None = Field(
+        default=None, description="encoder: train only what looks at tones; all else stays as it is in `initial`."
+    )
     replace: bool = Field(
         default=False, description="Write over what another training, or somebody, left in `output`; may change."
     )
@@ -145,6 +148,9 @@ class TrainManifest(Settings):
             raise problem("an adapter needs the name of its task", key="task", remedy="set task: noise, say")
         if self.tasks:
             self._check_together()
+        if self.only and (self.model != "encoder" or self.initial is None):
+            remedy = "set model: encoder and initial: FOLDER, or leave it out"
+            raise problem("only an encoder that is there has parts to leave alone", key="only", remedy=remedy)
         if self.model == "encoder" and len(self.data.degradations) < 2:
             remedy = "list the degradations to tell apart"
             raise problem("an encoder needs at least two", key="data.degradations", remedy=remedy)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MONOCHROME = "monochrome"  # folder, in a bank's, of the one for monochrome images
 ARRAYS = "bank.safetensors"
+_SYMMETRIC = ("content.covariance_DD", "content.within_DD", "mixture.spread")  # stored as their upper triangles
 
 
 def write(bank: ReferenceBank, folder: Path) -> None:
@@ -39,6 +40,7 @@ def write(bank: ReferenceBank, folder: Path) -> None:
     arrays |= {key: as_half(value) for key, value in half.items()}
     arrays |= {"mixed_present": bank.mixed_MK.astype(np.uint8), "whole": bank.whole_N.astype(np.uint8)}
     arrays |= bank.mixtures.arrays() if bank.mixtures else {}
+    arrays |= {key: _packed(arrays[key]) for key in _SYMMETRIC if key in arrays}
     # safetensors writes memory as it lies, whatever an array's strides: columns that were chosen would be mixed up.
     path = folder / ARRAYS
     save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
@@ -77,6 +79,7 @@ def read(folder: Path, encoder_sha256: str | None) -> dict[str, Any]:
     if not {"mixed_present", "whole"} <= set(a):
         raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
     mixed_MK, whole_N = (a.pop(key).astype(bool) for key in ("mixed_present", "whole"))
+    a |= {key: _unpacked(a[key]) for key in _SYMMETRIC if key in a}
     mixtures = Mixtures.among(a)
     tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
     x = {key: value.astype(np.float64) for key, value in a.items()}
@@ -108,6 +111,20 @@ def read(folder: Path, encoder_sha256: str | None) -> dict[str, Any]:
         "calibrated": (_thresholds(config["thresholds"]["detail"]), _thresholds(config["thresholds"]["whole"])),
         "mixtures": mixtures,
     }
+
+
+def _packed(value_DD: np.ndarray) -> np.ndarray:
+    return value_DD[np.triu_indices(len(value_DD))]
+
+
+def _unpacked(value: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of an upper triangle; of banks written until 2026-11-27, which hold it whole, itself."""
+    if value.ndim == 2:
+        return value
+    side = int((2 * len(value)) ** 0.5)
+    upper_DD = np.zeros((side, side), value.dtype)
+    upper_DD[np.triu_indices(side)] = value
+    return upper_DD + np.triu(upper_DD, 1).T
 
 
 def _thresholds(stored: Mapping[str, Any]) -> Thresholds:

@@ -84,7 +84,7 @@ class Classifier:
         return self.encoder.view_spec
 
     def features(self, views: np.ndarray) -> np.ndarray:
-        """Views uint8 B,V,S,S,3 -> pooled features q, float64 B,D.
+        """Views uint8 B,V,S,S,3 -> features q, float64 B,D.
 
         Passes have one fixed shape, the last one padded: other shapes round differently, and a result must not depend
         on how many images happen to be at hand.
@@ -93,8 +93,8 @@ class Classifier:
         for start in range(0, len(views), self._batch):
             part = views[start : start + self._batch]
             padding = np.zeros((self._batch - len(part), *views.shape[1:]), np.uint8)
-            tokens = self.encoder.tokens(np.concatenate([part, padding]))
-            rows.append(self.encoder.pooled(tokens).numpy()[: len(part)])
+            _, q_BD = self.encoder.features(np.concatenate([part, padding]))
+            rows.append(q_BD.numpy()[: len(part)])
         return np.concatenate(rows).astype(np.float64)
 
     def classify_views(self, views: np.ndarray, shorter_px: Sequence[int]) -> list[Decision]:

@@ -17,6 +17,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfi
 
 from fdi_lib.core.views import ViewSpec
 from fdi_lib.models.configs import read_config
+from fdi_lib.models.tones import Tones, quantiles
 from fdi_lib.models.weights import fingerprint, load_strictly, save_half
 
 COMPACT: dict[str, Any] = {
@@ -28,6 +29,7 @@ COMPACT: dict[str, Any] = {
     "crops": 4,
     "detail_gain": 3.0,
 }  # fmt: skip
+COMPACT_TONES = 128  # width of its part that looks at tones, which is trained by itself
 
 
 class Encoder(nn.Module):
@@ -40,6 +42,8 @@ class Encoder(nn.Module):
         self.qformer = Blip2QFormerModel(Blip2QFormerConfig(**config["qformer"]))
         width = self.qformer.config.hidden_size
         self.query_tokens = nn.Parameter(torch.randn(1, config["query_tokens"], width) * 0.02)
+        # A checkpoint of BLIP-2 has none: its vision model is large enough to see for itself.
+        self.tones = Tones(**config["tones"]) if config.get("tones") else None
         self.view_spec = ViewSpec.from_encoder(config)
 
     @property
@@ -85,9 +89,39 @@ class Encoder(nn.Module):
         mean_C, std_C = (torch.tensor(self.config[key], device=views_BCHW.device) for key in ("mean", "std"))
         return (views_BCHW / 255 - mean_C[:, None, None]) / std_C[:, None, None]
 
-    def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
-        """Pool tokens to the classifier's feature q(x): B,2T,D -> B,2D (mean over each look's tokens)."""
-        return tokens_BTD.unflatten(1, (2, -1)).mean(2).flatten(1)
+    @torch.inference_mode()
+    def features(self, views_BVHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of images -> tokens and the classifier's feature q(x) of images.
+
+        Args:
+            views_BVHWC: see :meth:`tokens`.
+
+        Returns:
+            float32 on the CPU: tokens B,2T,D, and q B,N: the mean over each look's tokens, 2D numbers, then what the
+            whole view's tones say, where the encoder has a part for them.
+
+        Raises:
+            FloatingPointError: see :meth:`tokens`.
+        """
+        tokens_BTD = self.tokens(views_BVHWC)
+        pooled_BN = tokens_BTD.unflatten(1, (2, -1)).mean(2).flatten(1)
+        if self.tones is None:
+            return tokens_BTD, pooled_BN
+        whole = torch.from_numpy(np.ascontiguousarray(views_BVHWC[:, 0])).to(self.query_tokens.device)
+        said_BE = self.tones(quantiles(whole.permute(0, 3, 1, 2).float() / 255))
+        return tokens_BTD, torch.cat([pooled_BN, said_BE.float().cpu()], dim=1)
+
+    @property
+    def width(self) -> int:
+        """Numbers of q."""
+        return 2 * self.token_shape[1] + (self.tones.out.out_features if self.tones else 0)
+
+    def with_tones(self, tones: Tones) -> Encoder:
+        """The same encoder, which looks at tones by this part."""
+        form = {"width": tones.out.in_features, "size": tones.out.out_features}
+        made = Encoder(self.config | {"tones": form})
+        made.load_state_dict(self.state_dict() | {f"tones.{key}": value for key, value in tones.state_dict().items()})
+        return made.eval().requires_grad_(False)
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights, in memory."""

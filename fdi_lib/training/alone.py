@@ -59,7 +59,7 @@ def fit(
             shutil.rmtree(path)
 
     def fresh(first: int, end: int) -> Iterator[Batch]:
-        return _in_processes(make_batch, first, end, workers) if workers else _ahead(make_batch, first, end)
+        return batches(make_batch, first, end, workers)
 
     found = _checkpoints(folder)
     return fit_shard(
@@ -72,6 +72,11 @@ def fit(
         last=found[-1] if found else None,
         judge=judge,
     )
+
+
+def batches(make_batch: Callable[[int], Batch], first: int, end: int, workers: int) -> Iterator[Batch]:
+    """Batches of these numbers, in order, made ahead: in so many processes, or in a thread."""
+    return _in_processes(make_batch, first, end, workers) if workers else _ahead(make_batch, first, end)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -88,7 +88,8 @@ def train_encoder(
     torch.manual_seed(seed)
     encoder = Encoder(COMPACT)
     if start is not None:
-        encoder.load_state_dict(start.state_dict())
+        known = encoder.state_dict()  # what looks at tones is trained by itself
+        encoder.load_state_dict({key: value for key, value in start.state_dict().items() if key in known})
     if not torch.cuda.is_available():
         # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
         encoder.vision_model.set_attn_implementation("eager")
@@ -175,7 +176,7 @@ def _losses(model: _Prototypes, batch: Batch) -> dict[str, torch.Tensor]:
     views = torch.cat([batch["clean"], batch["degraded"]]).permute(0, 1, 4, 2, 3)
     tokens = model.encoder.tokens_of_view(views.flatten(0, 1).float() / 127.5 - 1).float()
     tokens = tokens.unflatten(0, views.shape[:2])
-    q_2BD = model.encoder.pooled(torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1))
+    q_2BD = torch.cat([tokens[:, 0].mean(1), tokens[:, 1:].mean((1, 2))], dim=1)
     clean_BD, degraded_BD = q_2BD[:count], q_2BD[count:]
     labels_BK = batch["labels"]
     p_KD = F.normalize(model.directions_KD, dim=1)

@@ -39,15 +39,15 @@ ViewsOf = Callable[[Iterable[Damage]], list[np.ndarray]]
 
 
 def features(encoder: Encoder, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (uint8 HW3) -> tokens float32 N,T,D and pooled features float64 N,2D."""
+    """Images (uint8 HW3) -> tokens float32 N,T,D and features q float64 N,D."""
     return features_of_views(encoder, [make_views(image, encoder.view_spec, as_is=True) for image in images])
 
 
 def features_of_views(encoder: Encoder, views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Views of images (uint8 V,S,S,3 each) -> as :func:`features`."""
-    rows = [encoder.tokens(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
-    tokens = np.concatenate([r.numpy() for r in rows])
-    return tokens, np.concatenate([encoder.pooled(r).numpy() for r in rows]).astype(np.float64)
+    rows = [encoder.features(np.stack(views[i : i + _BATCH])) for i in range(0, len(views), _BATCH)]
+    tokens, q = (np.concatenate([part.numpy() for part in column]) for column in zip(*rows, strict=True))
+    return tokens, q.astype(np.float64)
 
 
 def degraded(names: tuple[str, ...], image: np.ndarray, seed: Sequence[int]) -> np.ndarray:

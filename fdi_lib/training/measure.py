@@ -218,14 +218,17 @@ def _single(
 
 
 def _clean(tiles: list[Tile], restorer: RestorerLike, seed: int) -> dict[str, Any]:
+    """Share called clean, by picture; and share that would be altered. The rest, unknown, waits for a person."""
     if not tiles:
-        return {"n": 0, "untouched": None, "interval": None}
-    untouched = [float(d.verdict == "clean") for d in restorer.classify([t.pixels for t in tiles])]
+        return {"n": 0, "untouched": None, "interval": None, "altered": None}
+    decisions = restorer.classify([t.pixels for t in tiles])
+    untouched = [float(d.verdict == "clean") for d in decisions]
     interval = metrics.bootstrap_by_picture(untouched, [t.picture for t in tiles], seed)
     return {
         "n": len(tiles),
         "untouched": round(float(np.mean(untouched)), 4),
         "interval": [round(v, 4) for v in interval],
+        "altered": round(float(np.mean([bool(d.adapters) for d in decisions])), 4),
     }
 
 

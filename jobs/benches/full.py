@@ -213,7 +213,7 @@ def _encoder(shapes: Shapes, device: torch.device) -> _Row:
     shape = (shapes.images, encoder.view_spec.count, size, size, 3)
     views = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     reset_peak(device)
-    took = fitting(lambda: median_seconds(lambda: encoder.pooled(encoder.tokens(views)), shapes.repeats, device))
+    took = fitting(lambda: median_seconds(lambda: encoder.features(views), shapes.repeats, device))
     return {"images_per_s": took and round(shapes.images / took, 2), "peak_gib": peak_gib(device)}
 
 

@@ -13,17 +13,19 @@ from typing import Any
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.manifest.locations import on_this_machine
-from fdi_lib.models.encoder import Encoder
+from fdi_lib.models.encoder import COMPACT_TONES, Encoder
 from fdi_lib.training.base import train_base
 from fdi_lib.training.encoder import train_encoder
-from fdi_lib.training.loop import FitSettings
-from fdi_lib.training.pictures import identity_of, read_list, scene_tiles, shared, training_tiles
+from fdi_lib.training.pictures import Picture, identity_of, read_list, scene_tiles, shared, training_tiles
 from fdi_lib.training.scenes import Scenes
+from fdi_lib.training.tones import train_tones
 from jobs.training.checks import check_recipes, check_trackers
 from jobs.training.data import TILE_PX
 from jobs.training.output import check_free, finished
-from jobs.training.plan import fit_settings, recipe_of
+from jobs.training.plan import fit_settings, recipe_of, went_on_from
 from jobs.training.storage import local_folder
+
+_LOG = "training-log.jsonl"
 
 
 def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
@@ -58,47 +60,77 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
         return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
     # A folder for each recipe: another one never goes on from this one's checkpoint.
     work = local_folder(manifest.checkpoint.uri or f"{output}.training") / recipe[:12]
-    settings = fit_settings(manifest)
-    if manifest.model == "encoder":
-        found = scene_tiles(pictures, manifest.seed)
-        scenes = {kind: shared(tiles, work / f"{kind}.npy", workers) for kind, tiles in found.items()}
-        count = sum(len(tiles) for tiles in scenes.values())
-        _encoder(manifest, scenes, settings, work, workers).save_pretrained(output)
-    else:
-        tiles = shared(training_tiles(pictures, TILE_PX, manifest.seed), work / "tiles.npy", workers)
-        count = len(tiles)
-        sizes, trackers = (manifest.batch, manifest.crop_px, manifest.seed), manifest.watch.trackers
-        train_base(tiles, settings, *sizes, work, trackers=trackers, workers=workers).save_pretrained(output)
-    shutil.copy(work / "log.jsonl", output / "training-log.jsonl")
     summary = {
         "model": manifest.model,
         "task": manifest.task,
         "training_sha256": recipe,
-        "tiles": count,
         "pictures": len(pictures),
-        "steps": manifest.steps,
-        "batch": manifest.batch,
         "seed": manifest.seed,
-        "last": _last(work / "log.jsonl"),
+        **went_on_from(manifest),  # before the output replaces it
     }
+    train = _base if manifest.model == "base" else _tones if manifest.only else _encoder
+    summary |= train(manifest, pictures, work, workers, output)
     (output / "training.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary | {"output": str(output), "already_done": False}
 
 
-def _encoder(manifest: TrainManifest, scenes: Scenes, settings: FitSettings, work: Path, workers: int) -> Encoder:
-    return train_encoder(
+def _base(m: TrainManifest, pictures: list[Picture], work: Path, workers: int, output: Path) -> dict[str, Any]:
+    tiles = shared(training_tiles(pictures, TILE_PX, m.seed), work / "tiles.npy", workers)
+    sizes, trackers = (m.batch, m.crop_px, m.seed), m.watch.trackers
+    base = train_base(tiles, fit_settings(m), *sizes, work, trackers=trackers, workers=workers)
+    base.save_pretrained(output)
+    return {"tiles": len(tiles)} | _fitted(m, work, output)
+
+
+def _encoder(m: TrainManifest, pictures: list[Picture], work: Path, workers: int, output: Path) -> dict[str, Any]:
+    """What looks at tones is trained after the rest, of which it knows nothing."""
+    scenes = _scenes(m, pictures, work, workers)
+    encoder = train_encoder(
         scenes,
-        manifest.data.degradations,
-        settings,
-        manifest.batch,
-        manifest.seed,
+        m.data.degradations,
+        fit_settings(m),
+        m.batch,
+        m.seed,
         work,
-        favoured=manifest.data.favoured,
-        versions=manifest.data.versions,
-        start=Encoder.from_pretrained(on_this_machine(manifest.initial, "initial")) if manifest.initial else None,
-        trackers=manifest.watch.trackers,
+        favoured=m.data.favoured,
+        versions=m.data.versions,
+        start=Encoder.from_pretrained(on_this_machine(m.initial, "initial")) if m.initial else None,
+        trackers=m.watch.trackers,
         workers=workers,
     )
+    return _with_tones(m, encoder, scenes, workers, output) | _fitted(m, work, output)
+
+
+def _tones(m: TrainManifest, pictures: list[Picture], work: Path, workers: int, output: Path) -> dict[str, Any]:
+    """The rest stays what it is, with its log, and what is known of its training."""
+    initial = on_this_machine(m.initial or "", "initial")
+    encoder = Encoder.from_pretrained(initial)
+    log, known = (initial / name for name in (_LOG, "training.json"))
+    rest = {"rest": json.loads(known.read_text())} if known.is_file() else {}
+    summary = _with_tones(m, encoder, _scenes(m, pictures, work, workers), workers, output)
+    if log.is_file() and initial.resolve() != output.resolve():
+        shutil.copy(log, output / _LOG)
+    return summary | rest
+
+
+def _with_tones(m: TrainManifest, encoder: Encoder, scenes: Scenes, workers: int, output: Path) -> dict[str, Any]:
+    size_px, favoured = encoder.view_spec.size_px, m.data.favoured
+    tones, loss = train_tones(
+        COMPACT_TONES, scenes, m.data.degradations, size_px, m.seed, favoured=favoured, workers=workers
+    )
+    encoder.with_tones(tones).save_pretrained(output)
+    return {"tiles": sum(map(len, scenes.values())), "tones_loss": round(loss, 4)}
+
+
+def _scenes(m: TrainManifest, pictures: list[Picture], work: Path, workers: int) -> Scenes:
+    found = scene_tiles(pictures, m.seed)
+    return {kind: shared(tiles, work / f"{kind}.npy", workers) for kind, tiles in found.items()}
+
+
+def _fitted(m: TrainManifest, work: Path, output: Path) -> dict[str, Any]:
+    """The loop's log, and what ``training.json`` says of it."""
+    shutil.copy(work / "log.jsonl", output / _LOG)
+    return {"steps": m.steps, "batch": m.batch, "last": _last(work / "log.jsonl")}
 
 
 def _last(log: Path) -> dict[str, Any]:

@@ -36,11 +36,8 @@ _REF = pa.schema([("name", pa.string()), ("degraded", _SIDE), ("clean", _SIDE), 
 class EncoderLike(Protocol):
     """The part of ``Encoder`` that is used."""
 
-    def tokens(self, views_BVHWC: np.ndarray) -> Any:
-        """Views uint8 B,V,S,S,3 to tokens float32 B,2T,D (a torch tensor)."""
-
-    def pooled(self, tokens_BTD: Any) -> Any:
-        """Tokens to pooled features B,2D (torch tensors)."""
+    def features(self, views_BVHWC: np.ndarray) -> tuple[Any, Any]:
+        """Views uint8 B,V,S,S,3 to tokens B,2T,D and features q B,N (torch tensors, float32)."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +184,8 @@ class _Encode:
         sums: dict[bool, Any] = {False: 0.0, True: 0.0}
         step = max(2, self._batch // 2 * 2)  # both sides of a pair in one pass
         for start in range(0, len(views), step):
-            tokens = self._encoder.tokens(views[start : start + step])
-            q.append(self._encoder.pooled(tokens).numpy())
+            tokens, features = self._encoder.features(views[start : start + step])
+            q.append(features.numpy())
             difference = (tokens[0::2] - tokens[1::2]).double().numpy()
             mine = held_N[start // 2 :][: len(difference)]
             sums = {side: sums[side] + difference[mine == side].sum(0) for side in sums}

@@ -111,6 +111,7 @@ class Plan:
         return {
             "model": "adapter", "task": "+".join(m.names), "training_sha256": self.recipe, "pairs": pairs,
             "held_out": held_out, "pictures": pictures, "steps": m.steps, "batch": m.batch, "seed": m.seed,
+            **went_on_from(m),
         }  # fmt: skip
 
 
@@ -141,15 +142,26 @@ def recipe_of(manifest: TrainManifest, data: Sequence[str], *weights: str) -> st
     free |= {} if manifest.adapter.model_dump(exclude_defaults=True) else {"adapter": True}
     free |= {} if manifest.echo > 1 else {"echo": True}
     free |= {} if manifest.tasks else {"tasks": True}
+    free |= {} if manifest.only else {"only": True}
     free["data"] |= set() if manifest.data.versions > 1 else {"versions"}
     free["data"] |= set() if manifest.data.cached_latents else {"cached_latents"}
     dials = manifest.model_dump_json(exclude=free)
-    for folder in initial_folders(manifest):
-        initial = folder / f"{manifest.model}.safetensors"
-        if not initial.is_file():
-            raise WeightsError(f"initial: {initial} not found; name a folder of trained weights, or leave it out")
-        weights += (file_sha256(initial),)
+    weights += tuple(_initial_sha256(manifest))
     return hashlib.sha256(json.dumps([dials, list(data), list(weights)]).encode()).hexdigest()
+
+
+def _initial_sha256(manifest: TrainManifest) -> list[str]:
+    files = [folder / f"{manifest.model}.safetensors" for folder in initial_folders(manifest)]
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"initial: {file} not found; name a folder of trained weights, or leave it out")
+    return [file_sha256(file) for file in files]
+
+
+def went_on_from(manifest: TrainManifest) -> dict[str, Any]:
+    """What ``training.json`` says of weights that didn't start from nothing: their hashes, and what part learnt."""
+    hashes = _initial_sha256(manifest)
+    return ({"initial_sha256": hashes} if hashes else {}) | ({"only": manifest.only} if manifest.only else {})
 
 
 def initial_folders(manifest: TrainManifest) -> list[Path]:

@@ -46,6 +46,14 @@ def test_adapters_that_are_trained_together() -> None:
             train(**wrong)
 
 
+def test_only_an_encoder_that_is_there_has_parts_to_leave_alone() -> None:
+    encoder = {"model": "encoder", "task": None, "data": {"uri": "/d", "degradations": ["noise", "haze"]}}
+    assert train(**encoder, only="tones", initial="/encoder").only == "tones"
+    for wrong in ({**encoder, "only": "tones"}, {"only": "tones", "initial": "/adapter"}):
+        with pytest.raises(ValidationError, match=r"has parts to leave alone"):
+            train(**wrong)
+
+
 def test_a_training_workers_cpus_are_what_ray_can_schedule() -> None:
     for cpus in (0.5, 1, 3):
         assert train(worker={"cpus": cpus}).worker.cpus == cpus

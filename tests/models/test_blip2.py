@@ -51,7 +51,7 @@ def test_tokens_are_transformers_own(tmp_path, shape, saving):
     encoder = load_encoder(tmp_path)
     assert encoder.view_spec == ViewSpec(SIZE_PX, 4, 0.0) and encoder.token_shape == (2 * 4, 24)
     tokens = encoder.tokens(VIEWS)
-    assert tokens.dtype == torch.float32 and encoder.pooled(tokens).shape == (2, 2 * 24)
+    assert tokens.dtype == torch.float32 and encoder.features(VIEWS)[1].shape == (2, encoder.width) == (2, 2 * 24)
     torch.testing.assert_close(tokens, expected(model, *CLIP), rtol=1e-5, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert {name.partition(".")[0] for name in encoder.state_dict()} == {"vision_model", "qformer", "query_tokens"}
@@ -280,7 +280,7 @@ def test_the_full_size_model_looks_at_an_image(tmp_path):
     views = np.random.default_rng(0).integers(0, 256, (1, 5, 224, 224, 3), dtype=np.uint8)
     tokens = encoder.tokens(views)
     assert tokens.shape == (1, 64, 768) == (1, *encoder.token_shape)
-    assert encoder.pooled(tokens).shape == (1, 1536) and tokens.std() > 0
+    assert encoder.features(views)[1].shape == (1, 1536) and tokens.std() > 0
     for path in found.weights:  # gigabytes; the folder itself is kept for a while
         path.unlink()
 

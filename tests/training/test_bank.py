@@ -25,14 +25,12 @@ class _Statistics:
 
     view_spec = ViewSpec(32, 1)
 
-    def tokens(self, views_BVHWC: np.ndarray) -> torch.Tensor:
+    def features(self, views_BVHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         x = views_BVHWC.astype(np.float32) / 255
         detail = np.abs(np.diff(x, axis=3)).mean((2, 3, 4))
         numbers = np.stack([x.mean((2, 3, 4)), x.std((2, 3, 4)), detail], axis=2)  # B, V, 3
-        return torch.from_numpy(np.repeat(numbers[:, :, None], 2, axis=2).reshape(len(x), 4, 3))
-
-    def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
-        return tokens_BTD.unflatten(1, (2, 2)).mean(2).flatten(1)
+        tokens = torch.from_numpy(np.repeat(numbers[:, :, None], 2, axis=2).reshape(len(x), 4, 3))
+        return tokens, tokens.unflatten(1, (2, 2)).mean(2).flatten(1)
 
 
 def _pictures(count: int, seed: int) -> list[np.ndarray]:
@@ -70,6 +68,21 @@ def test_what_is_stored_is_what_was_built(bank, tmp_path):
     assert _routes(again, images) == _routes(bank, images)
     np.testing.assert_array_equal(again.tokens_of("noise"), bank.tokens_of("noise"))
     assert again.names == ("haze", "noise")
+
+
+def test_covariances_are_stored_as_triangles_and_those_stored_whole_are_read(bank, tmp_path):
+    bank.save_pretrained(tmp_path)
+    path = tmp_path / "bank.safetensors"
+    stored, width = load_file(path), len(bank.content.mean_D)
+    assert stored["content.covariance_DD"].shape == (width * (width + 1) // 2,)
+    for key in ("covariance_DD", "within_DD"):
+        stored[f"content.{key}"] = getattr(bank.content, key).astype(np.float32)
+    packed = ReferenceBank.from_pretrained(tmp_path)
+    save_file(stored, path)
+    whole = ReferenceBank.from_pretrained(tmp_path)
+    for key in ("covariance_DD", "within_DD"):
+        assert np.array_equal(getattr(packed.content, key), getattr(whole.content, key))
+        assert np.array_equal(getattr(packed.content, key), getattr(packed.content, key).T)
 
 
 def test_a_stricter_rate_moves_the_limits_outwards(bank):

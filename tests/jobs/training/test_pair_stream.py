@@ -32,6 +32,10 @@ class Statistics:
         numbers = np.stack([x.mean((2, 3)), x.std((2, 3))], axis=2)  # B, V, 2, 3
         return torch.from_numpy(numbers.reshape(len(x), 4, 3))
 
+    def features(self, views_BVHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = self.tokens(views_BVHWC)
+        return tokens, self.pooled(tokens)
+
     def pooled(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
         return tokens_BTD.unflatten(1, (2, 2)).mean(2).flatten(1)
 

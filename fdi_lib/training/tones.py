@@ -1,0 +1,112 @@
+"""Trains what the compact encoder sees of tones: a network on quantiles, by what was done to pictures.
+
+It learns to name the damage, all kinds at once, clean pictures among them. Quantiles are few, so all of them are made
+first, and then learnt from many times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fdi_lib.core.degrade import degrade
+from fdi_lib.core.monochrome import grey
+from fdi_lib.core.order import in_order_of_damage
+from fdi_lib.core.views import ViewSpec, make_views
+from fdi_lib.models.tones import Tones, quantiles
+from fdi_lib.training.alone import batches
+from fdi_lib.training.samples import Batch
+from fdi_lib.training.scenes import Scenes, clean_scene
+
+_SCENES, _TOGETHER, _VERSIONS = 4000, 16, 6  # pictures, those made in one go, and how often each is damaged
+_MIXED, _GREY = 0.25, 0.2  # share of samples with two degradations, and of pictures that are seen in grey
+_EPOCHS, _BATCH, _RATE, _DECAY = 60, 512, 1.5e-3, 0.01
+
+
+def train_tones(
+    width: int,
+    scenes: Scenes,
+    kinds: tuple[str, ...],
+    size_px: int,
+    seed: int,
+    *,
+    favoured: Collection[str] = (),
+    pictures: int = _SCENES,
+    workers: int = 0,
+) -> tuple[Tones, float]:
+    """Train on the CPU.
+
+    Args:
+        width: see :class:`Tones`.
+        scenes: by kind of picture, clean tiles (uint8 T,T,3), see :func:`fdi_lib.training.pictures.scene_tiles`.
+        kinds: degradations to tell apart.
+        size_px: side of the views.
+        seed: key of every sample.
+        favoured: degradations that are drawn twice as often.
+        pictures: to learn on, each clean and damaged six times.
+        workers: processes that make samples; 0: a thread does it.
+
+    Returns:
+        The network, frozen, and the last epoch's mean loss.
+    """
+    odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
+    make = partial(_made, scenes, kinds, odds_K / odds_K.sum(), size_px, seed)
+    made = list(batches(make, 0, -(-pictures // _TOGETHER), workers))
+    clean_SF, damaged_NF, labels_NK = (torch.cat([batch[key] for batch in made]) for key in made[0])
+    torch.manual_seed(seed)
+    tones = Tones(width, len(kinds))
+    steps = _EPOCHS * -(-len(damaged_NF) // _BATCH)
+    optimizer = torch.optim.AdamW(tones.parameters(), _RATE, weight_decay=_DECAY)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses = torch.zeros(1)
+    for _ in range(_EPOCHS):
+        parts = torch.randperm(len(damaged_NF)).split(_BATCH)
+        losses = torch.zeros(len(parts))
+        for i, rows in enumerate(parts):
+            # As many clean pictures as damaged ones: those of the very same scenes, so that content says nothing.
+            clean = tones.logits(clean_SF[rows // _VERSIONS])
+            named = F.binary_cross_entropy_with_logits(
+                tones.logits(damaged_NF[rows]), labels_NK[rows], reduction="none"
+            )
+            loss = (named + F.softplus(clean)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            decay.step()
+            losses[i] = loss.detach()
+    return tones.eval().requires_grad_(False), float(losses.mean())
+
+
+def _made(scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, size_px: int, seed: int, number: int) -> Batch:
+    """Quantiles of so many pictures, clean S,F, and of what became of them, S x versions,F, with labels N,K."""
+    clean, damaged, labels = [], [], []
+    for index in range(number * _TOGETHER, (number + 1) * _TOGETHER):
+        rng = np.random.default_rng([seed, index])
+        picture, in_grey = clean_scene(scenes, rng), rng.random() < _GREY
+        look = partial(_view, size_px, in_grey)
+        clean.append(look(picture))
+        for _ in range(_VERSIONS):
+            chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
+            image = picture
+            for name in in_order_of_damage(kinds[k] for k in chosen):
+                image = degrade(name, image, rng)
+            damaged.append(look(image))
+            labels.append(np.isin(np.arange(len(kinds)), chosen))
+    return {
+        "clean": _quantiles(clean),
+        "damaged": _quantiles(damaged),
+        "labels": torch.from_numpy(np.stack(labels)).float(),
+    }
+
+
+def _view(size_px: int, in_grey: bool, image: np.ndarray) -> np.ndarray:
+    pixels = np.rint(image * 255).astype(np.uint8)
+    return make_views(grey(pixels) if in_grey else pixels, ViewSpec(size_px, 1), as_is=True)[0]
+
+
+def _quantiles(views: Sequence[np.ndarray]) -> torch.Tensor:
+    return quantiles(torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 255)
