@@ -100,6 +100,8 @@ def adapter_card(folder: Path, summary: dict[str, Any], manifest: TrainManifest)
         "training": f"{summary['steps']} steps of {summary['batch']}, seed {summary['seed']}",
         "validation PSNR": f"{summary['best']['validation_psnr']:.2f} dB at step {summary['best']['step']}",
     }
+    if "initial_sha256" in summary:
+        facts["went on from"] = _origin(summary)
     if own:
         others = "alone in the bank" if summary["accuracy_before"] is None else (
             f"others named right {summary['accuracy_before']:.1%} before, {summary['accuracy_after']:.1%} with it"
@@ -203,7 +205,9 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
     facts: dict[str, str] = {}
     given = _trained(folder)
     summary = given.get("rest", given)  # where one part was trained by itself
-    if summary:
+    if "initial_sha256" in given:
+        facts["went on from"] = _origin(given)
+    if "last" in summary:
         last = ", ".join(
             f"{k} {v}" for k, v in summary["last"].items() if k not in ("step", "lr", "steps_per_s", "grad_norm")
         )
@@ -211,9 +215,6 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
             f"{summary['steps']} steps of {summary['batch']}, seed {summary['seed']}, {summary['pictures']} pictures"
         )
         facts["last logged"] = last + " (`training-log.jsonl` has all)"
-        if "initial_sha256" in given:
-            before = ", ".join(f"`{sha256[:16]}`" for sha256 in given["initial_sha256"])
-            facts["went on from"] = f"weights {before}; trained since: {given.get('only', 'all of it')}"
         if "trained_with_encoder_sha256" in summary:  # see jobs/training/carry_over.py
             before = summary["trained_with_encoder_sha256"][:16]
             facts["carried over"] = f"trained with the FDI of encoder `{before}`, does the same with that of today's"
@@ -228,6 +229,11 @@ def _facts(folder: Path, metrics: dict[str, Any] | None) -> dict[str, str]:
         facts["sampling"] = f"init {config['init']}, start_t {config['start_t']}, {config['steps']} step"
         facts["base, encoder"] = f"sha256 `{config['base_sha256'][:16]}`, `{config['encoder_sha256'][:16]}`"
     return facts
+
+
+def _origin(summary: dict[str, Any]) -> str:
+    before = ", ".join(f"`{sha256[:16]}`" for sha256 in summary["initial_sha256"])
+    return f"weights {before}; trained since: {summary.get('only', 'all of it')}"
 
 
 if __name__ == "__main__":

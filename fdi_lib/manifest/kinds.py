@@ -90,7 +90,9 @@ class TrainManifest(Settings):
     output: Location = Field(description="Folder of the trained weights.")
     initial: Location | None = Field(default=None, description="Folder of weights to go on from; null: from nothing.")
     only: Literal["tones"] | None = Field(
-        default=None, description="encoder: train only what looks at tones; all else stays as it is in `initial`."
+        default=None,
+        description="encoder: train only what looks at tones; all else stays as it is in `initial`. Takes minutes of a "
+        "CPU, whatever `steps`, `batch` and rates say.",
     )
     replace: bool = Field(
         default=False, description="Write over what another training, or somebody, left in `output`; may change."

@@ -122,6 +122,8 @@ def _unpacked(value: np.ndarray) -> np.ndarray:
     if value.ndim == 2:
         return value
     side = int((2 * len(value)) ** 0.5)
+    if side * (side + 1) // 2 != len(value):
+        raise WeightsError(f"a bank's covariance of {len(value)} numbers is no triangle; build the bank again")
     upper_DD = np.zeros((side, side), value.dtype)
     upper_DD[np.triu_indices(side)] = value
     return upper_DD + np.triu(upper_DD, 1).T

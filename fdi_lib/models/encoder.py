@@ -16,6 +16,7 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 from fdi_lib.core.views import ViewSpec
+from fdi_lib.errors import WeightsError
 from fdi_lib.models.configs import read_config
 from fdi_lib.models.tones import Tones, quantiles
 from fdi_lib.models.weights import fingerprint, load_strictly, save_half
@@ -78,9 +79,7 @@ class Encoder(nn.Module):
             .permute(0, 3, 1, 2)
         )
         tokens = self.tokens_of_view(self._normalised(flat.float())).float().unflatten(0, (count, views))
-        if not tokens.isfinite().all():  # a comparison with NaN would only ever say "clean"
-            raise FloatingPointError("the encoder returned values that are not finite")
-        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
+        return torch.cat([_finite(tokens)[:, 0], tokens[:, 1:].mean(1)], dim=1).cpu()
 
     def _normalised(self, views_BCHW: torch.Tensor) -> torch.Tensor:
         """Values 0 to 255 as the vision model was trained on them: in [-1, 1], or by a checkpoint's own statistics."""
@@ -108,8 +107,8 @@ class Encoder(nn.Module):
         if self.tones is None:
             return tokens_BTD, pooled_BN
         whole = torch.from_numpy(np.ascontiguousarray(views_BVHWC[:, 0])).to(self.query_tokens.device)
-        said_BE = self.tones(quantiles(whole.permute(0, 3, 1, 2).float() / 255))
-        return tokens_BTD, torch.cat([pooled_BN, said_BE.float().cpu()], dim=1)
+        said_BE = self.tones(quantiles(whole.permute(0, 3, 1, 2).float() / 255)).float().cpu()
+        return tokens_BTD, torch.cat([pooled_BN, _finite(said_BE)], dim=1)
 
     @property
     def width(self) -> int:
@@ -117,7 +116,7 @@ class Encoder(nn.Module):
         return 2 * self.token_shape[1] + (self.tones.out.out_features if self.tones else 0)
 
     def with_tones(self, tones: Tones) -> Encoder:
-        """The same encoder, which looks at tones by this part."""
+        """A frozen copy on the CPU, in float32, that looks at tones by this part."""
         form = {"width": tones.out.in_features, "size": tones.out.out_features}
         made = Encoder(self.config | {"tones": form})
         made.load_state_dict(self.state_dict() | {f"tones.{key}": value for key, value in tones.state_dict().items()})
@@ -139,6 +138,20 @@ class Encoder(nn.Module):
         Raises:
             WeightsError: a file or a key is missing or does not fit.
         """
-        encoder = cls(read_config(folder))
+        config = read_config(folder)
+        try:
+            encoder = cls(config)
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = "restore the file that came with the weights"
+            raise WeightsError(
+                f"{folder / 'config.json'}: no configuration of an encoder ({error}); {remedy}"
+            ) from error
         load_strictly(encoder, folder / "encoder.safetensors")
         return encoder
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """The same; a comparison with NaN would only ever say "clean"."""
+    if not values.isfinite().all():
+        raise FloatingPointError("the encoder returned values that are not finite")
+    return values

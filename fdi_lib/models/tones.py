@@ -17,8 +17,8 @@ _LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99,
 _MEASURES = 6
 _DARK_PX, _CONTRAST_PX = 5, 7  # of a view of 96 px
 _LEAST = 1e-3
-# A number leaves 0 where its damage begins to be thinkable (odds of one to seven), not where it is likely: most of what
-# the network learns on lacks it. With 4 for certainty the numbers spread like the encoder's own.
+# A number is half way where its damage is thinkable (odds of one to seven), not where it is likely: most of what the
+# network learns on lacks it. With 4 for certainty the numbers spread like the encoder's own.
 _PRIOR, _CERTAIN = 2.0, 4.0
 
 

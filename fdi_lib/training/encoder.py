@@ -88,8 +88,8 @@ def train_encoder(
     torch.manual_seed(seed)
     encoder = Encoder(COMPACT)
     if start is not None:
-        known = encoder.state_dict()  # what looks at tones is trained by itself
-        encoder.load_state_dict({key: value for key, value in start.state_dict().items() if key in known})
+        rest = {key: value for key, value in start.state_dict().items() if not key.startswith("tones.")}
+        encoder.load_state_dict(rest)  # what looks at tones is trained by itself
     if not torch.cuda.is_available():
         # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
         encoder.vision_model.set_attn_implementation("eager")

@@ -218,7 +218,7 @@ def _single(
 
 
 def _clean(tiles: list[Tile], restorer: RestorerLike, seed: int) -> dict[str, Any]:
-    """Share called clean, by picture; and share that would be altered. The rest, unknown, waits for a person."""
+    """Share called clean, by picture; and share that would be altered. The rest, most of it unknown, stays as it is."""
     if not tiles:
         return {"n": 0, "untouched": None, "interval": None, "altered": None}
     decisions = restorer.classify([t.pixels for t in tiles])

@@ -13,6 +13,7 @@ from typing import Any
 from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.manifest.locations import on_this_machine
+from fdi_lib.models.configs import read_json
 from fdi_lib.models.encoder import COMPACT_TONES, Encoder
 from fdi_lib.training.base import train_base
 from fdi_lib.training.encoder import train_encoder
@@ -55,7 +56,8 @@ def run(manifest: TrainManifest, workers: int = 0) -> dict[str, Any]:
     output = local_folder(manifest.output)
     check_free(manifest)
     pictures = read_list(Path(manifest.data.pictures), Path(manifest.data.uri), "train")
-    recipe = recipe_of(manifest, identity_of(pictures))
+    with_tones = (f"tones {COMPACT_TONES}",) if manifest.model == "encoder" else ()  # trained last, by no dial
+    recipe = recipe_of(manifest, identity_of(pictures), *with_tones)
     if finished(manifest, recipe) is not None:
         return {"model": manifest.model, "task": manifest.task, "output": str(output), "already_done": True}
     # A folder for each recipe: another one never goes on from this one's checkpoint.
@@ -106,10 +108,13 @@ def _tones(m: TrainManifest, pictures: list[Picture], work: Path, workers: int, 
     initial = on_this_machine(m.initial or "", "initial")
     encoder = Encoder.from_pretrained(initial)
     log, known = (initial / name for name in (_LOG, "training.json"))
-    rest = {"rest": json.loads(known.read_text())} if known.is_file() else {}
+    trained = read_json(known, "an encoder's folder") if known.is_file() else {}
+    rest = {"rest": trained.get("rest", trained)} if trained else {}
     summary = _with_tones(m, encoder, _scenes(m, pictures, work, workers), workers, output)
-    if log.is_file() and initial.resolve() != output.resolve():
-        shutil.copy(log, output / _LOG)
+    if initial.resolve() != output.resolve():
+        (output / _LOG).unlink(missing_ok=True)  # of what lay there before
+        if log.is_file():
+            shutil.copy(log, output / _LOG)
     return summary | rest
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Plan:
         weights: of the loss's parts.
         initial: folders of the adapters to go on from, in order; none starts from nothing.
         others: config and FDI tokens of further adapters, trained together with the first.
+        origin: see :func:`went_on_from`.
     """
 
     manifest: TrainManifest
@@ -61,6 +62,7 @@ class Plan:
     weights: LossWeights
     initial: tuple[Path, ...] = ()
     others: tuple[tuple[AdapterConfig, Any], ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> AdapterTraining:
         """Load the base and make the adapter, or adapters."""
@@ -111,7 +113,7 @@ class Plan:
         return {
             "model": "adapter", "task": "+".join(m.names), "training_sha256": self.recipe, "pairs": pairs,
             "held_out": held_out, "pictures": pictures, "steps": m.steps, "batch": m.batch, "seed": m.seed,
-            **went_on_from(m),
+            **self.origin,
         }  # fmt: skip
 
 
@@ -250,4 +252,5 @@ def plan_of(manifest: TrainManifest, data: Sequence[str], bank: ReferenceBank) -
         check_form_of(folder, config)
     first, *others = zip(configs, fdi, strict=True)
     losses = LossWeights(noise, weights.l1, weights.fidelity)
-    return Plan(manifest, recipe, first[0], frozen, first[1], losses, tuple(initial), tuple(others))
+    origin = went_on_from(manifest)
+    return Plan(manifest, recipe, first[0], frozen, first[1], losses, tuple(initial), tuple(others), origin)

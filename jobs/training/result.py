@@ -41,7 +41,8 @@ def publish_trained(
     if isinstance(made, FDIAdapter):
         return _publish(plan, made, bank, log, summary, measured)
     for k, name in enumerate(plan.manifest.names):
-        _publish(plan.alone(k), made[k], bank, log, summary | {"task": name}, None)
+        own = {"initial_sha256": summary["initial_sha256"][k : k + 1]} if "initial_sha256" in summary else {}
+        _publish(plan.alone(k), made[k], bank, log, summary | {"task": name} | own, None)
     output = Store.open(plan.manifest.output, plan.manifest.storage)
     output.replace("training.json", json.dumps(summary, indent=1).encode() + b"\n")
     return summary

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from fdi_lib.models.encoder import COMPACT, Encoder
@@ -83,3 +84,11 @@ def test_only_the_whole_view_has_tones() -> None:
     assert torch.equal(encoder.features(VIEWS)[1][:, -5:], encoder.features(other)[1][:, -5:])
     other[:, 0] //= 2
     assert not torch.equal(encoder.features(VIEWS)[1][:, -5:], encoder.features(other)[1][:, -5:])
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    encoder = Encoder(COMPACT | {"tones": {"width": 16, "size": 5}}).eval()
+    assert encoder.tones is not None
+    torch.nn.init.constant_(encoder.tones.out.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        encoder.features(VIEWS)

@@ -1,17 +1,24 @@
-"""``fdi train`` of a base: the picture list, the steps, the trackers it is asked for."""
+"""``fdi train`` of base and encoder: the picture list, the steps, the trackers, the part that looks at tones."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from fdi_lib.errors import ManifestError
+from fdi_lib.errors import ManifestError, WeightsError
 from fdi_lib.manifest import TrainManifest
+from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.encoder import COMPACT, Encoder
+from fdi_lib.training.tones import train_tones
+from jobs import cards
 from jobs.training import compact
 
 
@@ -45,3 +52,50 @@ def test_a_tracker_that_isn_t_installed_is_refused_first(pictures: Path, tmp_pat
     with pytest.raises(ManifestError, match=r"mlflow.*not installed"):
         compact.run(manifest(pictures, tmp_path / "base", watch={"trackers": ["mlflow"]}))
     assert not list(tmp_path.iterdir())
+
+
+def tones_of(pictures: Path, initial: Path, output: Path) -> dict[str, Any]:
+    data = {"uri": str(pictures), "pictures": str(pictures / "list.tsv"), "degradations": ["haze", "noise"]}
+    return compact.run(
+        manifest(pictures, output, model="encoder", only="tones", initial=str(initial), data={"kind": "clean", **data})
+    )
+
+
+def test_what_looks_at_tones_is_trained_alone_and_says_so(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "train_tones", partial(train_tones, pictures=16))
+    initial = Encoder(COMPACT)
+    initial.save_pretrained(tmp_path / "initial")
+    (tmp_path / "initial/training-log.jsonl").write_text("{}\n")
+    known = {"steps": 7, "batch": 2, "seed": 3, "pictures": 5, "last": {"step": 7, "loss": 0.25}}
+    (tmp_path / "initial/training.json").write_text(json.dumps(known))
+
+    summary = tones_of(pictures, tmp_path / "initial", tmp_path / "first")
+    assert summary["rest"] == known and summary["only"] == "tones"
+    assert summary["initial_sha256"] == [file_sha256(tmp_path / "initial/encoder.safetensors")]
+    assert (tmp_path / "first/training-log.jsonl").read_text() == "{}\n"
+    before, after = (Encoder.from_pretrained(tmp_path / name) for name in ("initial", "first"))
+    assert after.tones is not None and after.width == before.width + 2
+    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    assert tones_of(pictures, tmp_path / "initial", tmp_path / "first")["already_done"]
+    facts = cards._facts(tmp_path / "first", None)
+    assert facts["training"].startswith("7 steps of 2") and facts["went on from"].endswith("tones")
+
+    again = tones_of(pictures, tmp_path / "first", tmp_path / "second")  # of one that has such a part
+    assert again["rest"] == known
+    (tmp_path / "second/training.json").unlink()
+    unknown = tones_of(pictures, tmp_path / "second", tmp_path / "third")
+    assert "rest" not in unknown and "training" not in cards._facts(tmp_path / "third", None)
+
+
+def test_a_damaged_initial_encoder_is_refused_by_name(pictures: Path, tmp_path: Path) -> None:
+    Encoder(COMPACT).save_pretrained(tmp_path / "initial")
+    (tmp_path / "initial/training.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"training.json: not JSON"):
+        tones_of(pictures, tmp_path / "initial", tmp_path / "new")
+    (tmp_path / "initial/config.json").write_text(json.dumps(COMPACT | {"tones": {"width": 8}}))
+    with pytest.raises(WeightsError, match=r"config.json: no configuration of an encoder"):
+        tones_of(pictures, tmp_path / "initial", tmp_path / "new")
+    with pytest.raises(WeightsError, match=r"initial: .*encoder.safetensors not found"):
+        tones_of(pictures, tmp_path / "nowhere", tmp_path / "new")
