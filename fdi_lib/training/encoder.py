@@ -94,8 +94,7 @@ def train_encoder(
         # The backward pass of fused attention is slow on CPUs: a step took 1.7 times as long with it.
         encoder.vision_model.set_attn_implementation("eager")
     model = _Prototypes(encoder.train().requires_grad_(True), len(kinds))
-    odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
-    make_batch = partial(_batch, scenes, kinds, odds_K / odds_K.sum(), versions, seed, batch // each)
+    make_batch = partial(_batch, scenes, kinds, odds_of(kinds, favoured), versions, seed, batch // each)
     fit(model, make_batch, lambda b: _losses(model, b), settings, folder, trackers=trackers, workers=workers)
     model.encoder.eval().requires_grad_(False)
     return model.encoder
@@ -131,13 +130,10 @@ def _samples(
     clean = make_views(quantised(picture), spec, as_is=True)
     pairs, labels_NK = [], np.zeros((versions * len(_LOOKS), len(kinds)), np.float32)
     for version in range(versions):
-        chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
-        degraded = picture
-        for name in in_order_of_damage(kinds[k] for k in chosen):
-            degraded = degrade(name, degraded, rng)
+        degraded, present_K = damaged(picture, kinds, odds_K, rng)
         both = np.stack([clean, make_views(quantised(degraded), spec, as_is=True)])
         pairs += [_look(both[:, list(views)], rng) for views in _LOOKS]
-        labels_NK[version * len(_LOOKS) : (version + 1) * len(_LOOKS), chosen] = 1
+        labels_NK[version * len(_LOOKS) : (version + 1) * len(_LOOKS)] = present_K
     sides = np.stack(pairs, axis=1)
     return sides[0], sides[1], labels_NK
 
@@ -164,6 +160,22 @@ def resample_patches(views_NSSC: np.ndarray, patch_px: int, rng: np.random.Gener
     flat = patches.reshape(len(views_NSSC), side * side, patch_px, patch_px, 3)
     drawn = flat[:, rng.integers(0, side * side, side * side)].reshape(patches.shape)
     return np.ascontiguousarray(drawn.swapaxes(2, 3).reshape(views_NSSC.shape))
+
+
+def odds_of(kinds: tuple[str, ...], favoured: Collection[str]) -> np.ndarray:
+    """How often each degradation is drawn, float64 K that add up to 1: favoured ones twice as often as others."""
+    odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
+    return odds_K / odds_K.sum()
+
+
+def damaged(
+    picture: np.ndarray, kinds: tuple[str, ...], odds_K: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one degradation of a picture (float HW3 in [0, 1]), or two; the result, and which it has, bool K."""
+    chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
+    for name in in_order_of_damage(kinds[k] for k in chosen):
+        picture = degrade(name, picture, rng)
+    return picture, np.isin(np.arange(len(kinds)), chosen)
 
 
 def quantised(image: np.ndarray) -> np.ndarray:

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fdi_lib.core.degrade import degrade
 from fdi_lib.core.monochrome import grey
-from fdi_lib.core.order import in_order_of_damage
 from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.tones import Tones, quantiles
 from fdi_lib.training.alone import batches
+from fdi_lib.training.encoder import damaged, odds_of, quantised
 from fdi_lib.training.samples import Batch
 from fdi_lib.training.scenes import Scenes, clean_scene
 
 _SCENES, _TOGETHER, _VERSIONS = 4000, 16, 6  # pictures, those made in one go, and how often each is damaged
-_MIXED, _GREY = 0.25, 0.2  # share of samples with two degradations, and of pictures that are seen in grey
+_GREY = 0.2  # share of pictures that are seen in grey
 _EPOCHS, _BATCH, _RATE, _DECAY = 60, 512, 1.5e-3, 0.01
 
 
@@ -53,8 +52,7 @@ def train_tones(
     Returns:
         The network, frozen, and the last epoch's mean loss.
     """
-    odds_K = np.array([2.0 if name in favoured else 1.0 for name in kinds])
-    make = partial(_made, scenes, kinds, odds_K / odds_K.sum(), size_px, seed)
+    make = partial(_made, scenes, kinds, odds_of(kinds, favoured), size_px, seed)
     made = list(batches(make, 0, -(-pictures // _TOGETHER), workers))
     clean_SF, damaged_NF, labels_NK = (torch.cat([batch[key] for batch in made]) for key in made[0])
     torch.manual_seed(seed)
@@ -83,28 +81,25 @@ def train_tones(
 
 def _made(scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, size_px: int, seed: int, number: int) -> Batch:
     """Quantiles of so many pictures, clean S,F, and of what became of them, S x versions,F, with labels N,K."""
-    clean, damaged, labels = [], [], []
+    clean, views, labels = [], [], []
     for index in range(number * _TOGETHER, (number + 1) * _TOGETHER):
         rng = np.random.default_rng([seed, index])
         picture, in_grey = clean_scene(scenes, rng), rng.random() < _GREY
         look = partial(_view, size_px, in_grey)
         clean.append(look(picture))
         for _ in range(_VERSIONS):
-            chosen = rng.choice(len(kinds), 2 if rng.random() < _MIXED else 1, replace=False, p=odds_K)
-            image = picture
-            for name in in_order_of_damage(kinds[k] for k in chosen):
-                image = degrade(name, image, rng)
-            damaged.append(look(image))
-            labels.append(np.isin(np.arange(len(kinds)), chosen))
+            image, present_K = damaged(picture, kinds, odds_K, rng)
+            views.append(look(image))
+            labels.append(present_K)
     return {
         "clean": _quantiles(clean),
-        "damaged": _quantiles(damaged),
+        "damaged": _quantiles(views),
         "labels": torch.from_numpy(np.stack(labels)).float(),
     }
 
 
 def _view(size_px: int, in_grey: bool, image: np.ndarray) -> np.ndarray:
-    pixels = np.rint(image * 255).astype(np.uint8)
+    pixels = quantised(image)
     return make_views(grey(pixels) if in_grey else pixels, ViewSpec(size_px, 1), as_is=True)[0]
 
 
