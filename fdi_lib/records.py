@@ -14,7 +14,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-ALGORITHM_VERSION = 7  # raised when the same settings and weights would give other decisions or other bytes
+ALGORITHM_VERSION = 8  # raised when the same settings and weights would give other decisions or other bytes
 
 
 class Status(StrEnum):

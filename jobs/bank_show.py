@@ -46,9 +46,9 @@ def holds(bank: ReferenceBank) -> dict[str, Any]:
     t = bank.detail.thresholds
     limits = {"unknown_energy": t.unknown_energy, "unknown_energy_whole": whole.unknown_energy}
     limits |= {"whole_pictures": int(bank.whole_N.sum()), "member": t.member, "margin": round(t.margin, 2)}
-    limits |= {"mixtures": 0 if bank.mixtures is None else len(bank.mixtures.fdi_PD)}
     limits |= {"monochrome": bank.monochrome is not None}
-    return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits}
+    together = [bank.names[k] for k in np.flatnonzero(bank.namer.known_K)] if bank.namer else []
+    return {"encoder_sha256": bank.encoder_sha256, "degradations": degradations, **limits, "named_together": together}
 
 
 def _severities(bank: ReferenceBank, entry: Entry) -> list[dict[str, float]]:
@@ -160,11 +160,15 @@ def text(summary: dict[str, Any]) -> str:
     rows = summary["degradations"].items()
     clean, confusion, names = summary["clean"], summary["confusion"], list(summary["degradations"])
     columns = list(next(iter(confusion.values())))
+    second = "a mixture's member"
+    if summary["named_together"]:
+        named = ", ".join(summary["named_together"])
+        second = f"a network names the second of {named} above log odds of {summary['margin']:.2f}; another one"
     decided = [(name, *(str(row[column] or "") for column in columns)) for name, row in confusion.items()]
     facts = [
         f"encoder {summary['encoder_sha256'][:12]}, unknown above an energy of {summary['unknown_energy']:.1f} "
         f"({summary['unknown_energy_whole']:.1f} for whole pictures; {summary['whole_pictures']} are held out), "
-        f"a mixture's member from {summary['member']:.2f} of its amplitude",
+        f"{second} joins from {summary['member']:.2f} of its amplitude",
         f"a cross-validated linear probe of all kinds and clean names {_cell(summary['kind_accuracy'])} rightly, kinds "
         f"counting alike; of {clean['held_out']} clean images {_cell(clean['kind_accuracy'])}",
         f"held-out clean images not left alone: {clean['false_positives']:.1%} by weight, of whole pictures "

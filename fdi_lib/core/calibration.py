@@ -17,10 +17,7 @@ from fdi_lib.core.similarity import Geometry, Thresholds, decide, statistics
 
 _L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
 _OF_SCORES = 0.8  # share of the clean false-positive rate that the scores may use; the energy has the rest
-_ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another one, too
-# Of images with one degradation, those that a mixture's reference may explain better: no fewer of the shipped bank's
-# single degradations are named exactly than without, and F1 of mixtures is the higher (docs/decisions/0015, 0016).
-_LIKELIER = 0.03
+_ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another one, too (docs/decisions/0020)
 _PORTIONS, _HALVINGS = 500, 12  # of what degradations share; of the search for how much that is
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
@@ -28,7 +25,7 @@ _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pooled features of held-out references.
+    """Features of held-out references.
 
     Args:
         clean_ND: of clean images.
@@ -65,18 +62,22 @@ def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     weight_M = np.ones(len(left_M)) if held.weight_M is None else held.weight_M
     left_K = np.array([_tail(left_M[has_M], weight_M[has_M]) for has_M in held.present_MK.T])
     least_K = np.maximum(start.least_K, [_without(found["amplitude"], held, k) for k in kinds])
-    start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K, margin=_margin(geometry, held))
+    start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K, margin=_margin(found["odds"], held))
+    if geometry.nameable_K.all():  # nothing joins by its amplitude
+        return start
     return replace(start, member=max(_MEMBER_CHOICES, key=lambda m: _exact(geometry, held, replace(start, member=m))))
 
 
-def _margin(geometry: Geometry, held: HeldOut) -> float:
-    """How much likelier the best mixture seems than the degradation that an image has alone, hardly ever exceeded."""
-    if geometry.mixtures is None or not len(geometry.mixtures.fdi_PD):
-        return 0.0
-    better_MKK = geometry.partners(held.damaged_MD)
-    best = [better_MKK[held.alone(k), k].max(1) for k in range(len(geometry.names))]
-    values = np.concatenate(best)
-    return max(0.0, float(np.quantile(values[np.isfinite(values)], 1 - _LIKELIER)))
+def _margin(odds_MK: np.ndarray, held: HeldOut) -> float:
+    """Log odds of another degradation that images with one alone hardly ever exceed; never below even odds.
+
+    Args:
+        odds_MK: of the held-out damaged images; minus infinity for what can't be named.
+        held: the references.
+    """
+    others_MK = np.where(held.present_MK, -np.inf, odds_MK)
+    first_M = (held.present_MK & np.isfinite(odds_MK)).any(1) & (held.present_MK.sum(1) == 1)
+    return max(0.0, float(np.quantile(others_MK[first_M].max(1), 1 - _ONE_TOO_MANY))) if first_M.any() else 0.0
 
 
 def _without(amplitude_MK: np.ndarray, held: HeldOut, k: int) -> float:

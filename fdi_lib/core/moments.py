@@ -97,11 +97,11 @@ class PairMoments:
     """What a reference bank needs of the pairs of one degradation, whatever their number.
 
     Args:
-        clean: moments of the clean pictures' pooled features.
+        clean: moments of the clean pictures' features.
         degraded: the same of the degraded pictures.
-        difference: moments of degraded minus clean pooled features; its mean is the pooled FDI.
+        difference: moments of degraded minus clean features; its mean holds the pooled FDI.
         token_sum_TD: float64 sum of degraded minus clean tokens (T tokens of D numbers); over the count it is the FDI.
-        sample: rows of clean and degraded pooled features, one behind the other (2D), for calibration and prototypes.
+        sample: rows of clean and degraded features, one behind the other (2D), for calibration and prototypes.
     """
 
     clean: Moments

@@ -13,7 +13,6 @@ import numpy as np
 
 from fdi_lib.core.judge import Judge
 from fdi_lib.core.metrics import auroc
-from fdi_lib.core.mixtures import fisher
 from fdi_lib.core.similarity import shrunk
 
 CLEAN, UNKNOWN, SEVERAL = "(clean)", "(unknown)", "(several)"  # of a confusion, beside the names
@@ -87,7 +86,9 @@ def discriminant(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
         known = [q_ND[fold_N != fold] for q_ND, fold_N in zip(groups, fold_of, strict=True)]
         mean_CD = np.stack([q_ND.mean(0) for q_ND in known])
         within_DD = np.mean([np.cov(q_ND, rowvar=False, bias=True) for q_ND in known], axis=0)
-        weight_DC, offset_C = fisher(mean_CD, shrunk(within_DD, sum(map(len, known))))
+        # Fisher's linear discriminant: Gaussians around the means, with one covariance for all.
+        weight_DC = np.linalg.solve(shrunk(within_DD, sum(map(len, known))), mean_CD.T)
+        offset_C = (mean_CD.T * weight_DC).sum(0) / 2
         for q_ND, fold_N, score_NC in zip(groups, fold_of, scores, strict=True):
             score_NC[fold_N == fold] = q_ND[fold_N == fold] @ weight_DC - offset_C
     return scores

@@ -9,7 +9,7 @@ An image's feature q has no clean twin, so the bank's clean mean stands in for i
     a   = argmin_{a>=0} ||r - sum_k a_k u_k||^2 + l1 sum_k a_k     u_k = W FDI_k / |W FDI_k|: amplitudes, a sparse code
 
 Decisions use amplitudes, never raw weights a_k / |W FDI_k|: a weak prototype would own the maximum. Where the bank has
-references of mixtures, they decide what joins the first degradation (:mod:`fdi_lib.core.mixtures`).
+a network that learnt on mixtures, it decides what joins the first degradation (:mod:`fdi_lib.core.namer`).
 Suffixes: N images, K degradations, D feature numbers.
 """
 
@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from fdi_lib.core.decision import Decision, Mode, Verdict
-from fdi_lib.core.mixtures import Mixtures
+from fdi_lib.core.namer import Namer
 from fdi_lib.core.order import in_order_of_repair
 
 
@@ -39,7 +38,7 @@ class Geometry:
         fdi_KD: mean feature difference, degraded minus clean, of each degradation (Eq. 2, pooled).
         filter_KD: matched filter of each degradation, see :func:`matched_filter`: what detects it.
         severity_filters: further ones of each degradation, P,D (by severity, P may be 0); empty where nothing has any.
-        mixtures: references of two degradations together, if there are any.
+        namer: what names the second degradation of a mixture, if there is such a thing.
     """
 
     names: tuple[str, ...]
@@ -48,7 +47,7 @@ class Geometry:
     fdi_KD: np.ndarray
     filter_KD: np.ndarray
     severity_filters: tuple[np.ndarray, ...] = ()
-    mixtures: Mixtures | None = None
+    namer: Namer | None = None
 
     @property
     def unit_KD(self) -> np.ndarray:
@@ -69,17 +68,10 @@ class Geometry:
                 score_NK[:, k] = np.maximum(score_NK[:, k], (deviation_ND @ filter_PD.T).max(1))
         return score_NK
 
-    def partners(self, q_ND: np.ndarray) -> np.ndarray:
-        """Features -> what a reference of both explains better than k alone, N,K,K; see :class:`Mixtures`."""
-        if self.mixtures is None:
-            return np.full((len(q_ND), len(self.names), len(self.names)), -np.inf)
-        return self.mixtures.advantage(q_ND - self.mean_D, *self._discriminants)
-
-    @cached_property
-    def _discriminants(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the references, once for all images: solving for them takes longer than deciding on a batch."""
-        assert self.mixtures is not None, "asked for where there are some"
-        return self.mixtures.discriminants(self.fdi_KD)
+    @property
+    def nameable_K(self) -> np.ndarray:
+        """Bool K: what the namer can name."""
+        return self.namer.known_K if self.namer else np.zeros(len(self.names), bool)
 
 
 @dataclass(frozen=True)
@@ -94,11 +86,10 @@ class Thresholds:
         left_K: energy that no reference explains, above which an image said to be k is unknown instead (a high
             quantile of images known to be k).
         least_K: amplitude of k that images without it (clean, or with one other degradation) hardly reach: a further
-            degradation of a mixture needs more, where there is no reference of the mixture.
+            degradation of a mixture needs more, where the namer doesn't know both.
         member: so joins a further degradation from this share of its ``single`` amplitude on.
         l1: sparsity of the code, in amplitude.
-        margin: a further degradation joins where a reference of the mixture is likelier than one of the first alone, by
-            more than this (log-likelihood).
+        margin: a further degradation joins where the namer gives it more than these log odds.
     """
 
     clean_mean_K: np.ndarray
@@ -131,6 +122,11 @@ def shrunk(covariance: np.ndarray, n: int) -> np.ndarray:
 # Share of the spread of paired differences in the whitening: without it a weak direction (scratch) is taken for the
 # spread of a strong one. 0.3 was the best of 0, 0.3, 1, 3 and 10 on calibration pictures.
 _WITHIN = 0.3
+# Amplitude, of that of it alone, that a degradation has at least whose own is hidden by another one.
+_HIDDEN = 0.5
+# Share of each number's own variance that is added for a filter: pictures that the encoder never saw vary in directions
+# in which those that it learnt on hardly do. Of 0 to 1, 0.3 finds most on calibration pictures (docs/decisions/0020).
+_RIDGE = 0.3
 
 
 def whitening(content_DD: np.ndarray, within_DD: np.ndarray) -> np.ndarray:
@@ -151,7 +147,8 @@ def matched_filter(fdi_D: np.ndarray, content_DD: np.ndarray, degraded_DD: np.nd
     Returns:
         D numbers; clean content projects on it with standard deviation 1.
     """
-    direction_D = np.linalg.solve(content_DD + _WITHIN * degraded_DD, fdi_D)
+    ridge_DD = np.diag(_RIDGE * np.diag(content_DD))
+    direction_D = np.linalg.solve(content_DD + _WITHIN * degraded_DD + ridge_DD, fdi_D)
     return np.asarray(direction_D / np.sqrt(direction_D @ content_DD @ direction_D))
 
 
@@ -174,7 +171,8 @@ def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
 
     Returns:
         ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N,K (score as a share of the way from clean to its limit);
-        ``energy`` N (|r|^2); ``residual`` N (unexplained share of it).
+        ``energy`` N (|r|^2); ``residual`` N (unexplained share of it); ``odds`` N,K (the namer's log odds, minus
+        infinity for what it can't name).
     """
     unit_KD, r_ND = geometry.unit_KD, geometry.residual(q_ND)
     energy_N, mean_K = (r_ND**2).sum(1), thresholds.clean_mean_K
@@ -187,6 +185,7 @@ def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
         "detect": detect_NK,
         "energy": energy_N,
         "residual": left_N / energy_N,
+        "odds": geometry.namer.log_odds(r_ND) if geometry.namer else np.full_like(amplitude_NK, -np.inf),
     }
 
 
@@ -203,7 +202,7 @@ def decide(
     """Decide for each image: clean, unknown, one degradation, or a mixture.
 
     Args:
-        q_ND: pooled features.
+        q_ND: features.
         geometry: the bank's coordinates.
         thresholds: the bank's thresholds.
         max_adapters: at most so many degradations in a mixture.
@@ -212,13 +211,13 @@ def decide(
         strength: factor on every weight.
         strengths: factors that single names have in its place.
     """
-    found, better_NKK = statistics(q_ND, geometry, thresholds), geometry.partners(q_ND)
+    found = statistics(q_ND, geometry, thresholds)
     decisions = []
     for i in range(len(q_ND)):
         detect_K, amplitude_K = found["detect"][i], found["amplitude"][i]
         energy, residual = float(found["energy"][i]), float(found["residual"][i])
         left, detected = residual * energy, bool(detect_K.max() > 1)
-        members = _members(detect_K, amplitude_K, left, better_NKK[i], thresholds, max_adapters)
+        members = _members({key: values[i] for key, values in found.items()}, geometry, thresholds, max_adapters)
         if not detected and energy <= thresholds.unknown_energy:
             verdict: Verdict = "clean"
         elif not detected or not members or left > max(thresholds.left_K[k] for k in members):
@@ -241,31 +240,30 @@ def decide(
 
 
 def _members(
-    detect_K: np.ndarray, amplitude_K: np.ndarray, left: float, better_KK: np.ndarray, thresholds: Thresholds, most: int
+    found: Mapping[str, np.ndarray], geometry: Geometry, thresholds: Thresholds, most: int
 ) -> dict[int, float]:
     """What an image would be restored from, the first one first, with amplitudes in units of each alone.
 
     Args:
-        detect_K: scores, see :func:`statistics`.
-        amplitude_K: its amplitudes.
-        left: energy that no reference explains.
-        better_KK: of one image, see :meth:`Geometry.partners`.
+        found: what :func:`statistics` says of it.
+        geometry: the bank's coordinates.
         thresholds: the bank's.
         most: so many at most.
     """
-    relative_K = amplitude_K / thresholds.single_K
+    detect_K, amplitude_K, odds_K = found["detect"], found["amplitude"], found["odds"]
+    relative_K, nameable_K = amplitude_K / thresholds.single_K, geometry.nameable_K
     # First what is detected by itself and known to leave as much unexplained as is left here: half of a halftone
     # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
-    fits_K = (detect_K > 1) & (left <= thresholds.left_K)
+    fits_K = (detect_K > 1) & (found["residual"] * found["energy"] <= thresholds.left_K)
     first, *others = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K)).tolist()
-    members = {}
-    if amplitude_K[first] > 0:
-        members[first] = relative_K[first]
-        partner = int(better_KK[first].argmax())
-        if better_KK[first, partner] > thresholds.margin:
-            members[partner] = max(relative_K[partner], thresholds.member)  # its amplitude may be hidden
-    # Where there is no reference of the mixture, the amplitude has to do.
-    joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K) & np.isneginf(better_KK[first])
+    members = {first: relative_K[first]} if amplitude_K[first] > 0 else {}
+    if members and nameable_K[first]:
+        partner = max(others, key=lambda k: odds_K[k])  # a namer knows two at least
+        if odds_K[partner] > thresholds.margin:
+            members[partner] = max(relative_K[partner], _HIDDEN)
+    # Where the namer doesn't know both, the amplitude has to do.
+    joins_K = (relative_K >= thresholds.member) & (amplitude_K > thresholds.least_K)
+    joins_K &= ~(nameable_K & nameable_K[first])
     members |= {k: relative_K[k] for k in others[: most - 1] if joins_K[k]}
     return dict(list(members.items())[:most])
 

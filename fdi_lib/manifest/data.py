@@ -141,7 +141,8 @@ class SyntheticPairSettings(DataSettings):
     mixture_references: int = Field(
         default=0,
         ge=0,
-        description="Pictures for the reference of every two that are looked for everywhere; 0: no such references.",
+        description="Pictures of every two that are looked for everywhere, and in all as many of one alone, on which "
+        "the bank learns to name two together; 0: two are known by their amplitudes only.",
     )
     clean_false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5, description="Rate of the stored thresholds.")
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from fdi_lib.core.calibration import HeldOut
 from fdi_lib.core.judge import Judge
-from fdi_lib.core.mixtures import Mixtures
+from fdi_lib.core.namer import Namer
 from fdi_lib.core.similarity import Geometry, Thresholds, whitening
 from fdi_lib.models import bank_files
 from fdi_lib.models.entry import NEEDED, Content, Entry, as_single, rounded
@@ -41,7 +41,7 @@ class ReferenceBank:
         encoder_sha256: fingerprint of the encoder whose features these are.
         whole_only: degradations that are looked for in whole pictures only: too many details look like them.
         calibrated: thresholds of ``detail`` and ``whole`` found before; None finds them when they are asked for.
-        mixtures: references of two degradations together; None where there is none.
+        namer: what names the second degradation of a mixture; None where there is no such thing.
         monochrome: the bank that monochrome images, seen in grey, are compared with; None compares them with this one.
             Adapters take their FDI from this one.
     """
@@ -57,7 +57,7 @@ class ReferenceBank:
     encoder_sha256: str
     whole_only: frozenset[str] = frozenset()
     calibrated: tuple[Thresholds, Thresholds] | None = None
-    mixtures: Mixtures | None = None
+    namer: Namer | None = None
     monochrome: ReferenceBank | None = None
 
     @property
@@ -91,7 +91,7 @@ class ReferenceBank:
         white_DD = whitening(self.content.covariance_DD, self.content.within_DD)
         fdi_KD, filter_KD = (np.stack([getattr(e, part) for e in self.entries]) for part in ("mean_D", "filter_D"))
         further = tuple(e.severities.filter_PD if e.severities else filter_KD[:0] for e in self.entries)
-        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further, self.mixtures)
+        return Geometry(self.names, self.content.mean_D, white_DD, fdi_KD, filter_KD, further, self.namer)
 
     def _judge(self, own_N: np.ndarray, found: Thresholds | None) -> Judge:
         """One that compares with all entries, by those clean references; by all others, where there are none."""
@@ -123,7 +123,7 @@ class ReferenceBank:
             entries=(*others, entry),
             mixed_MD=self.mixed_MD[rows],
             mixed_MK=mixed_MK,
-            mixtures=self.mixtures and self.mixtures.keep(kept, added=1),
+            namer=self.namer and self.namer.keep(kept, added=1),
             whole_only=self.whole_only - {entry.name},
             calibrated=None,
             monochrome=self.monochrome and self.monochrome._with_grey(entry),
@@ -150,7 +150,7 @@ class ReferenceBank:
             entries=tuple(self.entries[k] for k in kept),
             mixed_MD=self.mixed_MD[rows],
             mixed_MK=self.mixed_MK[rows][:, kept],
-            mixtures=self.mixtures and self.mixtures.keep(kept),
+            namer=self.namer and self.namer.keep(kept),
             whole_only=self.whole_only - {name},
             calibrated=None,
             monochrome=self.monochrome and self.monochrome.without(name),
@@ -188,7 +188,7 @@ class ReferenceBank:
             clean_ND=rounded(self.clean_ND),
             mixed_MD=rounded(self.mixed_MD),
             weight_N=as_single(self.weight_N),
-            mixtures=self.mixtures and Mixtures.among(self.mixtures.arrays()),
+            namer=self.namer and Namer.among(self.namer.arrays()),
         )
 
     @classmethod

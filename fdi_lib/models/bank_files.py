@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from fdi_lib.core.mixtures import Mixtures
+from fdi_lib.core.namer import Namer
 from fdi_lib.core.similarity import Thresholds
 from fdi_lib.errors import WeightsError
 from fdi_lib.models.configs import read_config
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MONOCHROME = "monochrome"  # folder, in a bank's, of the one for monochrome images
 ARRAYS = "bank.safetensors"
-_SYMMETRIC = ("content.covariance_DD", "content.within_DD", "mixture.spread")  # stored as their upper triangles
+_SYMMETRIC = ("content.covariance_DD", "content.within_DD")  # stored as their upper triangles
 
 
 def write(bank: ReferenceBank, folder: Path) -> None:
@@ -39,7 +39,7 @@ def write(bank: ReferenceBank, folder: Path) -> None:
     arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in full.items()}
     arrays |= {key: as_half(value) for key, value in half.items()}
     arrays |= {"mixed_present": bank.mixed_MK.astype(np.uint8), "whole": bank.whole_N.astype(np.uint8)}
-    arrays |= bank.mixtures.arrays() if bank.mixtures else {}
+    arrays |= bank.namer.arrays() if bank.namer else {}
     arrays |= {key: _packed(arrays[key]) for key in _SYMMETRIC if key in arrays}
     # safetensors writes memory as it lies, whatever an array's strides: columns that were chosen would be mixed up.
     path = folder / ARRAYS
@@ -67,7 +67,7 @@ def read(folder: Path, encoder_sha256: str | None) -> dict[str, Any]:
     """The fields of the bank in a folder but ``monochrome``; checked to be of an encoder, where one is given.
 
     Raises:
-        WeightsError: a file is missing, or the bank belongs to another encoder.
+        WeightsError: a file is missing or of another form, or the bank belongs to another encoder.
     """
     path = folder / ARRAYS
     if not path.is_file():
@@ -76,11 +76,13 @@ def read(folder: Path, encoder_sha256: str | None) -> dict[str, Any]:
     if encoder_sha256 is not None:
         check_made_with(folder, config, encoder_sha256)
     a = load_file(path)
-    if not {"mixed_present", "whole"} <= set(a):
+    if not {"mixed_present", "whole"} <= set(a) or "mixture.present" in a:
         raise WeightsError(f"{path}: of another form than this release reads; build it again with `fdi bank build`")
     mixed_MK, whole_N = (a.pop(key).astype(bool) for key in ("mixed_present", "whole"))
     a |= {key: _unpacked(a[key]) for key in _SYMMETRIC if key in a}
-    mixtures = Mixtures.among(a)
+    namer = Namer.among(a)
+    if namer and not namer.fits(len(config["names"]), len(a["content.mean_D"])):
+        raise WeightsError(f"{path}: what names two degradations together is none of this bank's; build it again")
     tokens = {name: a.pop(f"{name}.tokens") for name in config["names"]}
     x = {key: value.astype(np.float64) for key, value in a.items()}
     entries = tuple(
@@ -109,7 +111,7 @@ def read(folder: Path, encoder_sha256: str | None) -> dict[str, Any]:
         "encoder_sha256": config["encoder_sha256"],
         "whole_only": frozenset(config["whole_only"]),
         "calibrated": (_thresholds(config["thresholds"]["detail"]), _thresholds(config["thresholds"]["whole"])),
-        "mixtures": mixtures,
+        "namer": namer,
     }
 
 

@@ -64,7 +64,7 @@ class Entry:
     Args:
         name: of the degradation.
         tokens_TD: FDI as tokens, what the adapter takes as query (Eq. 2), float32.
-        mean_D: FDI of the pooled feature.
+        mean_D: mean difference of features, degraded less clean: the FDI, pooled, and what tones say.
         filter_D: its matched filter, see :func:`fdi_lib.core.similarity.matched_filter`.
         spread: share of the paired differences' energy that their mean explains, in [0, 1].
         pairs: number of reference pairs.

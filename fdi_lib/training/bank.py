@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fdi_lib.core.mixtures import Mixtures
 from fdi_lib.core.moments import Moments, PairMoments
 from fdi_lib.core.similarity import matched_filter, shrunk, shrunk_covariance
 from fdi_lib.errors import WeightsError
@@ -17,9 +16,11 @@ from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.encoder import Encoder
 from fdi_lib.models.entry import Content, Entry, Severities
 from fdi_lib.training.features import Damage, ViewsOf, features_of_views, making_views
+from fdi_lib.training.namer import damage_to_name, train_namer
 
 # Each held-out image takes so many of the degradations, in turn; fewer in grey, since weights are to stay small.
 _ALONE_OF_EACH, _ALONE_OF_EACH_GREY = 5, 3
+_AT_ONCE = 256  # images whose views are in memory together
 
 
 def pair_moments(
@@ -40,7 +41,7 @@ def entry_of(
         name: of the degradation.
         pairs: moments of its pairs.
         content_DD: the bank's covariance of clean features.
-        held_out_MD: pooled features of further, held-out degraded images.
+        held_out_MD: features of further, held-out degraded images.
         prototypes: 1 for the mean alone; with more, so many by severity besides it, from the pairs' sample.
 
     Raises:
@@ -108,20 +109,18 @@ def build_bank(
         clean_false_positive_rate: rate of the bank's own thresholds.
         seed: of the degradations.
         prototypes: of each degradation, see :func:`entry_of`.
-        mixed: degradations of which every two get a reference of both together.
-        mixture_references: pictures of ``content`` for each of those.
+        mixed: degradations that a network learns to name together, see :func:`damage_to_name`.
+        mixture_references: pictures of every two of them that it learns on; 0: none.
         workers: processes that damage pictures; 0: this one does it.
         monochrome: build it of the same pictures, and of what damage makes of them, in grey.
     """
-    entries, within, damaged = [], [], {}
+    entries, within = [], []
     weight_N = np.concatenate([weights, whole_weights])
     counts_N = weight_N > 0  # others are only damaged
     clean = [image for image, counts in zip([*held_out, *whole], counts_N, strict=True) if counts]
     with making_views(encoder.view_spec, workers, monochrome) as views_of:
-        content_views, reference_views, clean_views = (
-            views_of(map(Damage, images)) for images in (content, reference, clean)
-        )
-        q_content = features_of_views(encoder, content_views)[1]
+        q_content, q_clean = (_features(encoder, [*map(Damage, images)], views_of) for images in (content, clean))
+        reference_views = views_of(map(Damage, reference))
         content_DD = shrunk_covariance(q_content)
         alone_of_each = _ALONE_OF_EACH_GREY if monochrome else _ALONE_OF_EACH
         alone, mixed_MD, mixed_MK = _damaged(encoder, names, held_out, seed, views_of, alone_of_each)
@@ -132,65 +131,42 @@ def build_bank(
             looks = max(1, round(len(alone[name]) / max(weights.sum(), 1)))
             entries.append(replace(entry_of(name, pairs, content_DD, alone[name], prototypes), looks=looks))
             within.append(shrunk(pairs.difference.covariance_DD, pairs.count))
-            damaged[name] = pairs.degraded
-        mixtures = None
-        if mixture_references:
-            both = [pair for pair in itertools.combinations(names, 2) if set(pair) <= set(mixed)]
-            of_both = mixture_moments(encoder, both, content, q_content, mixture_references, seed, views_of)
-            mixtures = mixtures_from_moments(names, damaged, of_both)
-    return ReferenceBank(
-        tuple(entries),
-        Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
-        features_of_views(encoder, clean_views)[1],
-        weight_N[counts_N],
-        (np.arange(len(weight_N)) >= len(held_out))[counts_N],
-        mixed_MD,
-        mixed_MK,
-        clean_false_positive_rate,
-        encoder_sha256,
-        mixtures=mixtures,
-    )
+        bank = ReferenceBank(
+            tuple(entries),
+            Content(q_content.mean(0), content_DD, np.mean(within, axis=0)),
+            q_clean,
+            weight_N[counts_N],
+            (np.arange(len(weight_N)) >= len(held_out))[counts_N],
+            mixed_MD,
+            mixed_MK,
+            clean_false_positive_rate,
+            encoder_sha256,
+        )
+        damages = damage_to_name(names, mixed, content, mixture_references, seed)
+        return _with_namer(bank, encoder, q_content, damages, mixed, seed, views_of) if damages else bank
 
 
-MixtureMoments = dict[tuple[str, str], tuple[np.ndarray, Moments]]  # mean difference D, and degraded features
-
-
-def mixture_moments(
+def _with_namer(
+    bank: ReferenceBank,
     encoder: Encoder,
-    both: Sequence[tuple[str, str]],
-    content: Sequence[np.ndarray],
-    q_content_ND: np.ndarray,
-    count: int,
+    q_clean_ND: np.ndarray,
+    damages: Sequence[Damage],
+    mixed: Collection[str],
     seed: int,
     views_of: ViewsOf,
-) -> MixtureMoments:
-    """Damage ``count`` clean pictures by two degradations at once, other ones for each mixture."""
-    found = {}
-    for p, names in enumerate(both):
-        rows = [(37 * p + i) % len(content) for i in range(count)]
-        q_ND = features_of_views(encoder, views_of(Damage(content[i], names, (seed, 97, p, i)) for i in rows))[1]
-        found[names] = (q_ND - q_content_ND[rows]).mean(0), Moments.of(q_ND)
-    return found
+) -> ReferenceBank:
+    """The bank with a network that names all degradations of ``mixed`` that an image has."""
+    q_ND = np.concatenate([q_clean_ND, _features(encoder, damages, views_of)])
+    present = [()] * len(q_clean_ND) + [damage.names for damage in damages]
+    present_NK = np.array([[name in names for name in bank.names] for names in present])
+    known_K = np.array([name in mixed for name in bank.names])
+    return replace(bank, namer=train_namer(bank.geometry.residual(q_ND), present_NK, known_K, seed))
 
 
-def mixtures_from_moments(
-    names: Sequence[str], damaged: Mapping[str, Moments], mixed: MixtureMoments
-) -> Mixtures | None:
-    """References of mixtures; single degradations and mixtures count alike in the spread about them.
-
-    Args:
-        names: of the bank's degradations.
-        damaged: features with one of them alone.
-        mixed: of :func:`mixture_moments`; None comes of none.
-    """
-    if not mixed:
-        return None
-    single = [damaged[name] for name in names if any(name in both for both in mixed)]
-    groups = single, [moments for _, moments in mixed.values()]
-    about_DD = np.mean([np.mean([m.covariance_DD for m in group], axis=0) for group in groups], axis=0)
-    present_PK = np.array([[name in both for name in names] for both in mixed])
-    fdi_PD = np.stack([difference_D for difference_D, _ in mixed.values()])
-    return Mixtures(present_PK, fdi_PD, shrunk(about_DD, sum(m.count for group in groups for m in group)))
+def _features(encoder: Encoder, damages: Sequence[Damage], views_of: ViewsOf) -> np.ndarray:
+    """Features N,D of what becomes of pictures; only so many views are in memory at once."""
+    parts = [damages[i : i + _AT_ONCE] for i in range(0, len(damages), _AT_ONCE)]
+    return np.concatenate([features_of_views(encoder, views_of(part))[1] for part in parts])
 
 
 def bank_from_moments(

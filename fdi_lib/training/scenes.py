@@ -68,6 +68,13 @@ def smooth(side: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
+def pale(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Make a pale sky or wall: one of :func:`smooth` mixed with white, or with a grey; float32 S,S,3."""
+    share, grey = (rng.uniform(0.2, 0.85), 1.0) if rng.random() < 0.5 else (rng.uniform(0.2, 0.7), rng.uniform(0.3, 1))
+    image = smooth(side, rng)
+    return np.asarray(image + np.float32(share) * (np.float32(grey) - image), np.float32)
+
+
 def leaves(side: int, rng: np.random.Generator) -> np.ndarray:
     """Make dead leaves (Lee, Mumford and Huang, IJCV 2001): sizes follow a power law; float32 S,S,3."""
     colours = _palette(int(rng.integers(3, 8)), rng)

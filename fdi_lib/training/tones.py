@@ -19,10 +19,11 @@ from fdi_lib.models.tones import Tones, quantiles
 from fdi_lib.training.alone import batches
 from fdi_lib.training.encoder import damaged, odds_of, quantised
 from fdi_lib.training.samples import Batch
-from fdi_lib.training.scenes import Scenes, clean_scene
+from fdi_lib.training.scenes import SIDES, Scenes, clean_scene, pale
 
 _SCENES, _TOGETHER, _VERSIONS = 4000, 16, 6  # pictures, those made in one go, and how often each is damaged
 _GREY = 0.2  # share of pictures that are seen in grey
+_PALE = 0.11  # share of made pale skies: a clean one has the tones of haze (docs/decisions/0020)
 _EPOCHS, _BATCH, _RATE, _DECAY = 60, 512, 1.5e-3, 0.01
 
 
@@ -84,7 +85,8 @@ def _made(scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, size_px: i
     clean, views, labels = [], [], []
     for index in range(number * _TOGETHER, (number + 1) * _TOGETHER):
         rng = np.random.default_rng([seed, index])
-        picture, in_grey = clean_scene(scenes, rng), rng.random() < _GREY
+        picture = pale(int(rng.choice(SIDES)), rng) if rng.random() < _PALE else clean_scene(scenes, rng)
+        in_grey = rng.random() < _GREY
         look = partial(_view, size_px, in_grey)
         clean.append(look(picture))
         for _ in range(_VERSIONS):

@@ -34,7 +34,7 @@ from jobs.training.storage import local_folder
 _CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
 _GARMENT_CUTS = ((2, 192),)
 _PER_PICTURE = 24
-_SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 1200, 300
+_SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 2400, 300
 
 
 def made_bank(

@@ -124,6 +124,17 @@ def test_matched_filter_is_in_standard_deviations_of_clean_content():
     assert (clean @ own).std() == pytest.approx(1, abs=0.01)
 
 
+def test_a_filter_does_not_trust_directions_in_which_clean_content_hardly_varies():
+    content, fdi = np.array([[1.0, 0.999], [0.999, 1.0]]), np.array([1.0, 0.5])
+    own = matched_filter(fdi, content, np.zeros((2, 2)))
+    unbound = np.linalg.solve(content, fdi)
+    ridged = np.linalg.solve(content + 0.3 * np.eye(2), fdi)
+    assert unbound[1] / unbound[0] < -0.99 and own[1] / own[0] == pytest.approx(ridged[1] / ridged[0])
+    scale = np.array([10.0, 1.0])  # of the numbers: what one is measured in changes nothing
+    other = matched_filter(fdi * scale, content * np.outer(scale, scale), np.zeros((2, 2)))
+    np.testing.assert_allclose(other * scale, own)
+
+
 def test_matched_filter_turns_away_from_what_varies_within_the_degradation():
     fdi, content = np.array([3.0, 3.0]), np.eye(2)
     calm = matched_filter(fdi, content, np.zeros((2, 2)))

@@ -190,24 +190,37 @@ def test_processes_damage_the_pictures_as_this_one_does():
     np.testing.assert_array_equal(one.clean_ND, other.clean_ND)
 
 
-def test_a_synthetic_bank_has_references_of_what_two_do_together(tmp_path):
+def test_a_synthetic_bank_learns_to_name_two_together(tmp_path):
     content, names = _pictures(30, 0), ("haze", "noise", "jpeg")
     made = build_bank(_Statistics(), "0" * 64, names, content, content[:20], _pictures(30, 1), np.ones(30), seed=0,
-                      clean_false_positive_rate=0.02, mixed=("haze", "noise"), mixture_references=8)  # fmt: skip
-    assert made.mixtures is not None
-    np.testing.assert_array_equal(made.mixtures.present_PK, [[True, True, False]])
-    both = [degraded(("haze", "noise"), image, [0, 97, 0, i]) for i, image in enumerate(content[:8])]
-    difference = features(_Statistics(), both)[1] - features(_Statistics(), content[:8])[1]
-    np.testing.assert_allclose(made.mixtures.fdi_PD[0], difference.mean(0), rtol=1e-6)
+                      clean_false_positive_rate=0.02, mixed=("haze", "noise"), mixture_references=150)  # fmt: skip
+    assert made.namer is not None and made.namer.known_K.tolist() == [True, True, False]
+    both, one = (
+        features(_Statistics(), [degraded(kinds, image, [9, i]) for i, image in enumerate(_pictures(30, 3))])[1]
+        for kinds in (("haze", "noise"), ("noise",))
+    )
+    clean = features(_Statistics(), _pictures(30, 3))[1]
+    odds_K = [np.median(_odds(made, q), axis=0) for q in (both, one, clean)]
+    assert odds_K[0][0] > odds_K[1][0] + 1 and odds_K[0].min() > 0 > odds_K[2].max()
 
     made.save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path)
     assert again.detail.thresholds.margin == made._as_stored().detail.thresholds.margin
-    np.testing.assert_allclose(again.mixtures.fdi_PD, made.mixtures.fdi_PD, rtol=1e-6)
-    assert len(again.without("jpeg").mixtures.fdi_PD) == 1 and len(again.without("noise").mixtures.fdi_PD) == 0
+    np.testing.assert_allclose(_odds(again, both), _odds(made, both), atol=0.1)
+    assert again.without("jpeg").namer.known_K.tolist() == [True, True] and again.without("noise").namer is None
     again.save_fdi("noise", tmp_path / "noise")
     anew = again.with_entry(Entry.load(tmp_path / "noise"))  # its other version was measured with nobody else
-    assert anew.mixtures.present_PK.shape == (0, 3) and anew.detail.thresholds.margin == 0
+    assert anew.namer is None and anew.detail.thresholds.margin == 0
+
+    arrays = load_file(tmp_path / "bank.safetensors")
+    arrays["namer.known"] = np.ones(2, np.uint8)
+    save_file(arrays, tmp_path / "bank.safetensors")
+    with pytest.raises(WeightsError, match="none of this bank's"):
+        ReferenceBank.from_pretrained(tmp_path)
+
+
+def _odds(bank: ReferenceBank, q_ND: np.ndarray) -> np.ndarray:
+    return bank.namer.log_odds(bank.geometry.residual(q_ND))[:, :2]
 
 
 def test_whole_pictures_are_kept_apart_and_stored(tmp_path):
@@ -235,10 +248,12 @@ def test_without_whole_pictures_both_judge_alike(bank):
     np.testing.assert_array_equal(bank.whole.thresholds.limit_K, bank.detail.thresholds.limit_K)
 
 
-def test_a_bank_of_an_older_form_is_refused(bank, tmp_path):
+@pytest.mark.parametrize(("gone", "added"), [("whole", None), (None, "mixture.present")])
+def test_a_bank_of_an_older_form_is_refused(bank, tmp_path, gone, added):
     bank.save_pretrained(tmp_path)
     arrays = load_file(tmp_path / "bank.safetensors")
-    del arrays["whole"]
+    arrays.pop(gone, None)
+    arrays |= {added: np.zeros((1, 2), np.uint8)} if added else {}
     save_file(arrays, tmp_path / "bank.safetensors")
     with pytest.raises(WeightsError, match=r"of another form .* `fdi bank build`"):
         ReferenceBank.from_pretrained(tmp_path)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fdi_lib.training.encoder import resample_patches
-from fdi_lib.training.scenes import clean_scene, leaves, smooth
+from fdi_lib.training.scenes import clean_scene, leaves, pale, smooth
 
 
-@pytest.mark.parametrize("make", [leaves, smooth])
+@pytest.mark.parametrize("make", [leaves, smooth, pale])
 def test_made_pictures_are_pictures_and_never_come_twice(make) -> None:
     first, again, other = (make(96, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert first.shape == (96, 96, 3) and first.dtype == np.float32
@@ -19,6 +19,11 @@ def test_made_pictures_are_pictures_and_never_come_twice(make) -> None:
 def test_leaves_have_edges_and_smooth_pictures_none() -> None:
     edges = [np.abs(np.diff(make(96, np.random.default_rng(2)), axis=1)).max() for make in (leaves, smooth)]
     assert edges[0] > 0.2 > edges[1]
+
+
+def test_pale_pictures_lack_darkness() -> None:
+    darkest = np.array([[make(96, np.random.default_rng(seed)).min() for seed in range(20)] for make in (smooth, pale)])
+    assert darkest[1].min() > 0.05 and darkest[1].mean() > darkest[0].mean() + 0.15
 
 
 def test_scenes_come_with_and_without_listed_pictures() -> None:

@@ -20,6 +20,14 @@ def test_samples_depend_on_their_number_alone() -> None:
     assert set(first["labels"].sum(1).tolist()) == {1.0, 2.0}
 
 
+def test_pale_skies_are_among_the_samples(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(training, "pale", lambda side, rng: made.append(side) or training.clean_scene({}, rng, (side,)))
+    for number in range(8):
+        make(number)
+    assert 4 <= len(made) <= 30  # a ninth of 128
+
+
 def test_it_tells_haze_from_clean_pictures_that_it_has_not_seen() -> None:
     tones, _ = train_tones(32, {}, KINDS, 48, 5, pictures=96)
     new = make(100)

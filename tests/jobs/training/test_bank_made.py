@@ -60,9 +60,10 @@ def test_whole_pictures_and_what_is_looked_for_only_there(tmp_path: Path, monkey
     # 1088 x 1280 px: at a half, a third and a quarter, but not a sixth, the shorter side has 192 px or more.
     assert summary["whole"] == bank.whole_N.sum() == 6 and not bank.whole_N[: summary["held_out"]].any()
     np.testing.assert_allclose(bank.weight_N[bank.whole_N], 1 / 3)
-    assert bank.mixtures is not None and bank.mixtures.present_PK.tolist() == [[True, True, False]]
+    assert bank.namer is not None and bank.namer.known_K.tolist() == [True, True, False]
     assert (bank.mixed_MK.sum(1) == 2).all()
     other = bank.monochrome
     assert other is not None and other.names == bank.names and other.whole_only == bank.whole_only
+    assert other.namer is not None and other.namer.known_K.tolist() == [True, True, False]
     assert other.clean_ND.shape == bank.clean_ND.shape and (other.clean_ND != bank.clean_ND).any(axis=1).all()
     np.testing.assert_array_equal(other.weight_N, bank.weight_N)
