@@ -18,6 +18,7 @@ from fdi_lib.core.similarity import Geometry, Thresholds, decide, statistics
 _L1 = 1.0  # sparsity of the code, in whitened amplitude (a clean image's score has standard deviation 1)
 _OF_SCORES = 0.8  # share of the clean false-positive rate that the scores may use; the energy has the rest
 _ONE_TOO_MANY = 0.02  # of images with one degradation may seem to have another one, too (docs/decisions/0020)
+_UNSEEN = 0.1  # of mixtures in which a degradation's own score is lower, it isn't named
 _PORTIONS, _HALVINGS = 500, 12  # of what degradations share; of the search for how much that is
 _MANY = 100  # values that hold a 1 % tail
 _MEMBER_CHOICES = np.linspace(0.1, 0.9, 17)
@@ -62,22 +63,34 @@ def calibrate(geometry: Geometry, held: HeldOut, rate: float) -> Thresholds:
     weight_M = np.ones(len(left_M)) if held.weight_M is None else held.weight_M
     left_K = np.array([_tail(left_M[has_M], weight_M[has_M]) for has_M in held.present_MK.T])
     least_K = np.maximum(start.least_K, [_without(found["amplitude"], held, k) for k in kinds])
-    start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K, margin=_margin(found["odds"], held))
+    shown_K = np.array([_shown(found["score"][:, k], held, geometry.nameable_K, k) for k in kinds])
+    margin = _margin(np.where(found["score"] < shown_K, -np.inf, found["odds"]), held, geometry.nameable_K)
+    start = replace(start, single_K=single_K, left_K=left_K, least_K=least_K, margin=margin, shown_K=shown_K)
     if geometry.nameable_K.all():  # nothing joins by its amplitude
         return start
     return replace(start, member=max(_MEMBER_CHOICES, key=lambda m: _exact(geometry, held, replace(start, member=m))))
 
 
-def _margin(odds_MK: np.ndarray, held: HeldOut) -> float:
+def _shown(score_M: np.ndarray, held: HeldOut, nameable_K: np.ndarray, k: int) -> float:
+    """Score of k that mixtures with it hardly ever lie below: the filters must see something of what is named, too.
+
+    An adapter that isn't needed costs more than one that is missing, most of all where it changes all tones.
+    """
+    mixed_M = held.present_MK[:, k] & (held.present_MK.sum(1) > 1) & ~(held.present_MK & ~nameable_K).any(1)
+    return float(np.quantile(score_M[mixed_M], _UNSEEN)) if mixed_M.any() else 0.0
+
+
+def _margin(odds_MK: np.ndarray, held: HeldOut, nameable_K: np.ndarray) -> float:
     """Log odds of another degradation that images with one alone hardly ever exceed; never below even odds.
 
     Args:
-        odds_MK: of the held-out damaged images; minus infinity for what can't be named.
+        odds_MK: of the held-out damaged images; minus infinity for what isn't named.
         held: the references.
+        nameable_K: bool, what can be named.
     """
-    others_MK = np.where(held.present_MK, -np.inf, odds_MK)
-    first_M = (held.present_MK & np.isfinite(odds_MK)).any(1) & (held.present_MK.sum(1) == 1)
-    return max(0.0, float(np.quantile(others_MK[first_M].max(1), 1 - _ONE_TOO_MANY))) if first_M.any() else 0.0
+    first_M = (held.present_MK & nameable_K).any(1) & (held.present_MK.sum(1) == 1)
+    most_M = np.where(held.present_MK, 0.0, odds_MK)[first_M].max(1, initial=0.0)
+    return float(np.quantile(most_M, 1 - _ONE_TOO_MANY)) if first_M.any() else 0.0
 
 
 def _without(amplitude_MK: np.ndarray, held: HeldOut, k: int) -> float:

@@ -90,6 +90,7 @@ class Thresholds:
         member: so joins a further degradation from this share of its ``single`` amplitude on.
         l1: sparsity of the code, in amplitude.
         margin: a further degradation joins where the namer gives it more than these log odds.
+        shown_K: and where its own score isn't below this, which it hardly is in mixtures.
     """
 
     clean_mean_K: np.ndarray
@@ -101,6 +102,7 @@ class Thresholds:
     member: float
     l1: float
     margin: float = 0.0
+    shown_K: np.ndarray | float = 0.0
 
 
 def shrunk_covariance(x_ND: np.ndarray) -> np.ndarray:
@@ -170,19 +172,20 @@ def statistics(q_ND: np.ndarray, geometry: Geometry, thresholds: Thresholds) -> 
     """Everything a decision is made of, from features.
 
     Returns:
-        ``cosine`` N,K; ``amplitude`` N,K; ``detect`` N,K (score as a share of the way from clean to its limit);
+        ``cosine``, ``amplitude``, ``score`` N,K; ``detect`` N,K (score, as a share of the way from clean to its limit);
         ``energy`` N (|r|^2); ``residual`` N (unexplained share of it); ``odds`` N,K (the namer's log odds, minus
         infinity for what it can't name).
     """
     unit_KD, r_ND = geometry.unit_KD, geometry.residual(q_ND)
     energy_N, mean_K = (r_ND**2).sum(1), thresholds.clean_mean_K
-    detect_NK = (geometry.scores(q_ND) - mean_K) / (thresholds.limit_K - mean_K)
+    score_NK = geometry.scores(q_ND)
     amplitude_NK = sparse_code(r_ND, unit_KD, thresholds.l1)
     left_N = ((r_ND - amplitude_NK @ unit_KD) ** 2).sum(1)
     return {
         "cosine": r_ND @ unit_KD.T / np.sqrt(energy_N)[:, None],
         "amplitude": amplitude_NK,
-        "detect": detect_NK,
+        "score": score_NK,
+        "detect": (score_NK - mean_K) / (thresholds.limit_K - mean_K),
         "energy": energy_N,
         "residual": left_N / energy_N,
         "odds": geometry.namer.log_odds(r_ND) if geometry.namer else np.full_like(amplitude_NK, -np.inf),
@@ -250,7 +253,7 @@ def _members(
         thresholds: the bank's.
         most: so many at most.
     """
-    detect_K, amplitude_K, odds_K = found["detect"], found["amplitude"], found["odds"]
+    detect_K, amplitude_K = found["detect"], found["amplitude"]
     relative_K, nameable_K = amplitude_K / thresholds.single_K, geometry.nameable_K
     # First what is detected by itself and known to leave as much unexplained as is left here: half of a halftone
     # looks like noise, but noise leaves nothing. Then what is detected at all, then what explains most.
@@ -258,6 +261,7 @@ def _members(
     first, *others = np.lexsort((-amplitude_K, detect_K <= 1, ~fits_K)).tolist()
     members = {first: relative_K[first]} if amplitude_K[first] > 0 else {}
     if members and nameable_K[first]:
+        odds_K = np.where(found["score"] < thresholds.shown_K, -np.inf, found["odds"])
         partner = max(others, key=lambda k: odds_K[k])  # a namer knows two at least
         if odds_K[partner] > thresholds.margin:
             members[partner] = max(relative_K[partner], _HIDDEN)
