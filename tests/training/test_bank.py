@@ -195,21 +195,18 @@ def test_a_synthetic_bank_learns_to_name_two_together(tmp_path):
     made = build_bank(_Statistics(), "0" * 64, names, content, content[:20], _pictures(30, 1), np.ones(30), seed=0,
                       clean_false_positive_rate=0.02, mixed=("haze", "noise"), mixture_references=150)  # fmt: skip
     assert made.namer is not None and made.namer.known_K.tolist() == [True, True, False]
-    both, one = (
-        features(_Statistics(), [degraded(kinds, image, [9, i]) for i, image in enumerate(_pictures(30, 3))])[1]
-        for kinds in (("haze", "noise"), ("noise",))
+    both, one, clean = (
+        features(_Statistics(), [degraded(k, p, [9, i]) for i, p in enumerate(_pictures(30, 3))])[1]
+        for k in (("haze", "noise"), ("noise",), ())
     )
-    clean = features(_Statistics(), _pictures(30, 3))[1]
     odds_K = [np.median(_odds(made, q), axis=0) for q in (both, one, clean)]
     assert odds_K[0][0] > odds_K[1][0] + 1 and odds_K[0].min() > 0 > odds_K[2].max()
-
     made.save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path)
-    assert again.detail.thresholds.margin == made._as_stored().detail.thresholds.margin
     np.testing.assert_allclose(_odds(again, both), _odds(made, both), atol=0.1)
     assert again.without("jpeg").namer.known_K.tolist() == [True, True] and again.without("noise").namer is None
-    again.save_fdi("noise", tmp_path / "noise")
-    anew = again.with_entry(Entry.load(tmp_path / "noise"))  # its other version was measured with nobody else
+    again.save_fdi("noise", tmp_path / "noise")  # its other version was measured with nobody else
+    anew = again.with_entry(Entry.load(tmp_path / "noise"))
     assert anew.namer is None and anew.detail.thresholds.margin == 0
 
 
@@ -249,7 +246,7 @@ def test_a_bank_of_an_older_form_is_refused(bank, tmp_path, gone, added):
     arrays.pop(gone, None)
     arrays |= {added: np.zeros(2, np.uint8)} if added else {}
     save_file(arrays, tmp_path / "bank.safetensors")
-    with pytest.raises(WeightsError, match="of another form .* `fdi bank build`|none of this bank's; build"):
+    with pytest.raises(WeightsError, match=r"of another form .* `fdi bank build`|; build it again"):
         ReferenceBank.from_pretrained(tmp_path)
 
 
