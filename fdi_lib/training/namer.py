@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fdi_lib.core.namer import Namer
 from fdi_lib.training.features import Damage
+from fdi_lib.training.rows import fit_rows
 
 _WIDTH, _DROPOUT = 192, 0.2
 _EPOCHS, _BATCH, _RATE, _DECAY = 15, 256, 2e-3, 0.05
@@ -51,15 +52,11 @@ def train_namer(r_ND: np.ndarray, present_NK: np.ndarray, known_K: np.ndarray, s
     linears = [nn.Linear(i, o) for i, o in itertools.pairwise(sizes)]
     drop = nn.Dropout(_DROPOUT)
     net = nn.Sequential(drop, linears[0], nn.GELU(), drop, linears[1], nn.GELU(), drop, linears[2])
-    optimizer = torch.optim.AdamW(net.parameters(), _RATE, weight_decay=_DECAY)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS * -(-len(x_ND) // _BATCH))
-    for _ in range(_EPOCHS):
-        for rows in torch.randperm(len(x_ND)).split(_BATCH):
-            loss = F.binary_cross_entropy_with_logits(net(x_ND[rows]), label_NK[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            decay.step()
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(net(x_ND[rows]), label_NK[rows])
+
+    fit_rows(net.parameters(), len(x_ND), loss_of, epochs=_EPOCHS, batch=_BATCH, rate=_RATE, decay=_DECAY)
     weights = [linear.weight.detach().numpy().T.astype(np.float64) for linear in linears]
     biases = [linear.bias.detach().numpy().astype(np.float64) for linear in linears]
     weight_IK, bias_K = np.zeros((_WIDTH, len(known_K))), np.zeros(len(known_K))

@@ -18,6 +18,7 @@ from fdi_lib.core.views import ViewSpec, make_views
 from fdi_lib.models.tones import Tones, quantiles
 from fdi_lib.training.alone import batches
 from fdi_lib.training.encoder import damaged, odds_of, quantised
+from fdi_lib.training.rows import fit_rows
 from fdi_lib.training.samples import Batch
 from fdi_lib.training.scenes import SIDES, Scenes, clean_scene, pale
 
@@ -58,26 +59,17 @@ def train_tones(
     clean_SF, damaged_NF, labels_NK = (torch.cat([batch[key] for batch in made]) for key in made[0])
     torch.manual_seed(seed)
     tones = Tones(width, len(kinds))
-    steps = _EPOCHS * -(-len(damaged_NF) // _BATCH)
-    optimizer = torch.optim.AdamW(tones.parameters(), _RATE, weight_decay=_DECAY)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses = torch.zeros(1)
-    for _ in range(_EPOCHS):
-        parts = torch.randperm(len(damaged_NF)).split(_BATCH)
-        losses = torch.zeros(len(parts))
-        for i, rows in enumerate(parts):
-            # As many clean pictures as damaged ones: those of the very same scenes, so that content says nothing.
-            clean = tones.logits(clean_SF[rows // _VERSIONS])
-            named = F.binary_cross_entropy_with_logits(
-                tones.logits(damaged_NF[rows]), labels_NK[rows], reduction="none"
-            )
-            loss = (named + F.softplus(clean)).sum(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            decay.step()
-            losses[i] = loss.detach()
-    return tones.eval().requires_grad_(False), float(losses.mean())
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        # As many clean pictures as damaged ones: those of the very same scenes, so that content says nothing.
+        clean = tones.logits(clean_SF[rows // _VERSIONS])
+        named = F.binary_cross_entropy_with_logits(tones.logits(damaged_NF[rows]), labels_NK[rows], reduction="none")
+        return (named + F.softplus(clean)).sum(1).mean()
+
+    loss = fit_rows(
+        tones.parameters(), len(damaged_NF), loss_of, epochs=_EPOCHS, batch=_BATCH, rate=_RATE, decay=_DECAY
+    )
+    return tones.eval().requires_grad_(False), loss
 
 
 def _made(scenes: Scenes, kinds: tuple[str, ...], odds_K: np.ndarray, size_px: int, seed: int, number: int) -> Batch:
