@@ -91,6 +91,7 @@ def build_bank(
     prototypes: int = 1,
     mixed: Collection[str] = (),
     mixture_references: int = 0,
+    beside: Sequence[np.ndarray] = (),
     workers: int = 0,
     monochrome: bool = False,
 ) -> ReferenceBank:
@@ -111,6 +112,7 @@ def build_bank(
         prototypes: of each degradation, see :func:`entry_of`.
         mixed: degradations that a network learns to name together, see :func:`damage_to_name`.
         mixture_references: pictures of every two of them that it learns on; 0: none.
+        beside: clean images that it learns on besides the content, whose mean and covariance they aren't in.
         workers: processes that damage pictures; 0: this one does it.
         monochrome: build it of the same pictures, and of what damage makes of them, in grey.
     """
@@ -142,22 +144,18 @@ def build_bank(
             clean_false_positive_rate,
             encoder_sha256,
         )
-        damages = damage_to_name(names, mixed, content, mixture_references, seed)
-        return _with_namer(bank, encoder, q_content, damages, mixed, seed, views_of) if damages else bank
+        damages = damage_to_name(names, mixed, [*content, *beside], mixture_references, seed)
+        if not damages:
+            return bank
+        q_learnt = _features(encoder, [*map(Damage, beside), *damages], views_of)
+        present = [()] * (len(q_content) + len(beside)) + [damage.names for damage in damages]
+        return _with_namer(bank, np.concatenate([q_content, q_learnt]), present, mixed, seed)
 
 
 def _with_namer(
-    bank: ReferenceBank,
-    encoder: Encoder,
-    q_clean_ND: np.ndarray,
-    damages: Sequence[Damage],
-    mixed: Collection[str],
-    seed: int,
-    views_of: ViewsOf,
+    bank: ReferenceBank, q_ND: np.ndarray, present: Sequence[tuple[str, ...]], mixed: Collection[str], seed: int
 ) -> ReferenceBank:
-    """The bank with a network that names all degradations of ``mixed`` that an image has."""
-    q_ND = np.concatenate([q_clean_ND, _features(encoder, damages, views_of)])
-    present = [()] * len(q_clean_ND) + [damage.names for damage in damages]
+    """The bank with a network that names all degradations of ``mixed`` that an image has; clean ones have none."""
     present_NK = np.array([[name in names for name in bank.names] for names in present])
     known_K = np.array([name in mixed for name in bank.names])
     return replace(bank, namer=train_namer(bank.geometry.residual(q_ND), present_NK, known_K, seed))

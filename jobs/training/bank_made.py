@@ -27,7 +27,7 @@ from fdi_lib.models.presets import encoder_files
 from fdi_lib.training.bank import build_bank
 from fdi_lib.training.encoder import quantised
 from fdi_lib.training.pictures import Picture, cut_grid, read_list, scene_tiles, whole_pictures
-from fdi_lib.training.scenes import clean_scene
+from fdi_lib.training.scenes import clean_scene, pale
 from jobs.training.storage import local_folder
 
 # Sizes of the clean images that the bank knows, as (reduction, side in px): people bring small and large ones.
@@ -35,6 +35,7 @@ _CUTS = ((2, 256), (2, 512), (3, 384), (4, 256))
 _GARMENT_CUTS = ((2, 192),)
 _PER_PICTURE = 24
 _SCENE_SIDES, _CONTENT, _REFERENCES = (192, 256), 2400, 300
+_PALE = 300  # made skies, a ninth as for tones: noise on a pale sky isn't noise and haze (docs/decisions/0021)
 
 
 def made_bank(
@@ -49,6 +50,8 @@ def made_bank(
     scenes = scene_tiles(read_list(table, root, "train"), manifest.seed)
     content = [quantised(clean_scene(scenes, rng, _SCENE_SIDES)) for _ in range(_CONTENT)]
     reference = content[:_REFERENCES]
+    apart = np.random.default_rng([manifest.seed, 1])
+    skies = [quantised(pale(int(apart.choice(_SCENE_SIDES)), apart)) for _ in range(_PALE)]
     calibration = read_list(table, root, "calibration")
     held_out, weights = _clean_images(calibration, rng)
     whole, whole_weights = _whole(calibration)
@@ -68,6 +71,7 @@ def made_bank(
         prototypes=manifest.prototypes,
         mixed=set(made.degradations) - set(made.spread_only) - set(made.whole_only),
         mixture_references=made.mixture_references,
+        beside=skies,
         workers=workers,
     )
     bank, monochrome = (_as_used(build(monochrome=one_colour), made) for one_colour in (False, True))

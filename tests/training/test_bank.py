@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from scipy.ndimage import gaussian_filter
 
 from fdi_lib.core.moments import PairMoments
 from fdi_lib.core.monochrome import grey
@@ -18,42 +16,24 @@ from fdi_lib.models.bank import ReferenceBank
 from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import bank_from_moments, build_bank
 from fdi_lib.training.features import Damage, degraded, features, making_views
-
-
-class _Statistics:
-    """Tokens from brightness, contrast and fine detail of either view: what noise and haze change."""
-
-    view_spec = ViewSpec(32, 1)
-
-    def features(self, views_BVHWC: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        x = views_BVHWC.astype(np.float32) / 255
-        detail = np.abs(np.diff(x, axis=3)).mean((2, 3, 4))
-        numbers = np.stack([x.mean((2, 3, 4)), x.std((2, 3, 4)), detail], axis=2)  # B, V, 3
-        tokens = torch.from_numpy(np.repeat(numbers[:, :, None], 2, axis=2).reshape(len(x), 4, 3))
-        return tokens, tokens.unflatten(1, (2, 2)).mean(2).flatten(1)
-
-
-def _pictures(count: int, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    smooth = [gaussian_filter(rng.normal(size=(64, 64, 3)), (6, 6, 0)) for _ in range(count)]
-    return [np.clip(128 + 500 * s * rng.uniform(0.7, 1.3), 0, 255).astype(np.uint8) for s in smooth]
+from tests.training.plain_statistics import Statistics, pictures
 
 
 @pytest.fixture(scope="module")
 def bank() -> ReferenceBank:
-    content = _pictures(80, 0)
-    return build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+    content = pictures(80, 0)
+    return build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], pictures(60, 1),
                       np.ones(60), clean_false_positive_rate=0.02, seed=0)  # fmt: skip
 
 
 def _routes(bank: ReferenceBank, images: list[np.ndarray]) -> list[str]:
-    q = features(_Statistics(), images)[1]
+    q = features(Statistics(), images)[1]
     decisions = bank.detail.decide(q, max_adapters=2, mode="progressive")
     return [d.route or d.verdict for d in decisions]
 
 
 def test_new_pictures_get_the_right_answer(bank):
-    clean = _pictures(40, 2)
+    clean = pictures(40, 2)
     assert _routes(bank, clean).count("clean") >= 37
     for name in ("haze", "noise"):
         routes = _routes(bank, [degraded((name,), image, [9, i]) for i, image in enumerate(clean)])
@@ -63,7 +43,7 @@ def test_new_pictures_get_the_right_answer(bank):
 def test_what_is_stored_is_what_was_built(bank, tmp_path):
     bank.save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path, "0" * 64)
-    images = _pictures(20, 3)
+    images = pictures(20, 3)
     images = [*images, *(degraded(("noise",), image, [4, i]) for i, image in enumerate(images))]
     assert _routes(again, images) == _routes(bank, images)
     np.testing.assert_array_equal(again.tokens_of("noise"), bank.tokens_of("noise"))
@@ -92,9 +72,9 @@ def test_a_stricter_rate_moves_the_limits_outwards(bank):
 
 
 def test_fdi_is_the_mean_difference_of_pairs(bank):
-    content = _pictures(80, 0)[:40]
+    content = pictures(80, 0)[:40]
     pairs = [degraded(("noise",), image, [0, 1, i]) for i, image in enumerate(content)]
-    difference = features(_Statistics(), pairs)[1] - features(_Statistics(), content)[1]
+    difference = features(Statistics(), pairs)[1] - features(Statistics(), content)[1]
     np.testing.assert_allclose(bank.geometry.fdi_KD[1], difference.mean(0), rtol=1e-6)
 
 
@@ -149,14 +129,14 @@ def test_one_prototype_leaves_a_banks_files_as_they_were(bank, tmp_path):
     bank.save_pretrained(tmp_path)
     with safe_open(tmp_path / "bank.safetensors", "numpy") as file:
         assert not [key for key in file.keys() if "severity" in key]  # noqa: SIM118 - the file is no mapping
-    q = features(_Statistics(), _pictures(10, 4))[1]
+    q = features(Statistics(), pictures(10, 4))[1]
     g = bank.geometry
     np.testing.assert_array_equal(g.scores(q), (q - g.mean_D) @ g.filter_KD.T)
 
 
 def test_a_synthetic_bank_takes_prototypes_from_its_references():
-    content = _pictures(40, 0)
-    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:24], _pictures(30, 1),
+    content = pictures(40, 0)
+    made = build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:24], pictures(30, 1),
                       np.ones(30), clean_false_positive_rate=0.02, seed=0, prototypes=3)  # fmt: skip
     for entry in made.entries:
         assert entry.severities is not None and entry.severities.filter_PD.shape == (3, made.content.mean_D.size)
@@ -170,16 +150,16 @@ def test_a_bank_without_a_degradation_is_calibrated_anew(bank):
     assert alone.names == ("noise",) and bank.names == ("haze", "noise")
     assert not alone.mixed_MK.all(axis=1).any() and alone.mixed_MK.shape == (len(alone.mixed_MD), 1)
     assert len(alone.detail.thresholds.limit_K) == 1
-    hazy = [degraded(("haze",), image, [9, i]) for i, image in enumerate(_pictures(40, 2))]
+    hazy = [degraded(("haze",), image, [9, i]) for i, image in enumerate(pictures(40, 2))]
     assert "haze" in _routes(bank, hazy) and "haze" not in _routes(alone, hazy)
     with pytest.raises(KeyError):
         alone.without("haze")
 
 
 def test_processes_damage_the_pictures_as_this_one_does():
-    content, held_out = _pictures(12, 0), _pictures(8, 1)
+    content, held_out = pictures(12, 0), pictures(8, 1)
     one, other = (
-        build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:6], held_out, np.ones(8),
+        build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:6], held_out, np.ones(8),
                    clean_false_positive_rate=0.02, seed=0, workers=workers)
         for workers in (0, 1)
     )  # fmt: skip
@@ -190,37 +170,12 @@ def test_processes_damage_the_pictures_as_this_one_does():
     np.testing.assert_array_equal(one.clean_ND, other.clean_ND)
 
 
-def test_a_synthetic_bank_learns_to_name_two_together(tmp_path):
-    content, names = _pictures(30, 0), ("haze", "noise", "jpeg")
-    made = build_bank(_Statistics(), "0" * 64, names, content, content[:20], _pictures(30, 1), np.ones(30), seed=0,
-                      clean_false_positive_rate=0.02, mixed=("haze", "noise"), mixture_references=150)  # fmt: skip
-    assert made.namer is not None and made.namer.known_K.tolist() == [True, True, False]
-    both, one, clean = (
-        features(_Statistics(), [degraded(k, p, [9, i]) for i, p in enumerate(_pictures(30, 3))])[1]
-        for k in (("haze", "noise"), ("noise",), ())
-    )
-    odds_K = [np.median(_odds(made, q), axis=0) for q in (both, one, clean)]
-    assert odds_K[0][0] > odds_K[1][0] + 1 and odds_K[0].min() > 0 > odds_K[2].max()
-    made.save_pretrained(tmp_path)
-    again = ReferenceBank.from_pretrained(tmp_path)
-    assert again.detail.thresholds.margin == made._as_stored().detail.thresholds.margin
-    np.testing.assert_allclose(_odds(again, both), _odds(made, both), atol=0.1)
-    assert again.without("jpeg").namer.known_K.tolist() == [True, True] and again.without("noise").namer is None
-    again.save_fdi("noise", tmp_path / "noise")  # its other version was measured with nobody else
-    anew = again.with_entry(Entry.load(tmp_path / "noise"))
-    assert anew.namer is None and anew.detail.thresholds.margin == 0
-
-
-def _odds(bank: ReferenceBank, q_ND: np.ndarray) -> np.ndarray:
-    return bank.namer.log_odds(bank.geometry.residual(q_ND))[:, :2]
-
-
 def test_whole_pictures_are_kept_apart_and_stored(tmp_path):
-    content, whole = _pictures(80, 0), _pictures(30, 5)
-    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1), np.ones(60),
+    content, whole = pictures(80, 0), pictures(30, 5)
+    made = build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], pictures(60, 1), np.ones(60),
                       whole=whole, whole_weights=[0.5] * 30, clean_false_positive_rate=0.02, seed=0)  # fmt: skip
     assert made.whole_N.tolist() == [False] * 60 + [True] * 30 and made.weight_N[-1] == 0.5
-    np.testing.assert_allclose(made.clean_ND[60:], features(_Statistics(), whole)[1])
+    np.testing.assert_allclose(made.clean_ND[60:], features(Statistics(), whole)[1])
     assert (made.whole.thresholds.limit_K != made.detail.thresholds.limit_K).any()
     replace(made, whole_only=frozenset({"haze"})).save_pretrained(tmp_path)
     again = ReferenceBank.from_pretrained(tmp_path)
@@ -260,8 +215,8 @@ def test_columns_that_were_chosen_are_stored_in_their_order(bank, tmp_path):
 
 def test_held_out_mixtures_are_of_all_pairs(bank):
     names = ("haze", "noise", "jpeg", "low_light", "scratch", "snow")
-    pictures = _pictures(30, 4)
-    made = build_bank(_Statistics(), "0" * 64, names, pictures, pictures[:8], pictures, np.full(30, 0.2),
+    clean = pictures(30, 4)
+    made = build_bank(Statistics(), "0" * 64, names, clean, clean[:8], clean, np.full(30, 0.2),
                       clean_false_positive_rate=0.02, seed=0)  # fmt: skip
     assert len({tuple(row) for row in made.mixed_MK.tolist()}) == 15 and (made.mixed_MK.sum(1) == 2).all()
     assert made.entry("haze").looks == round(len(made.entry("haze").held_out_MD) / 6)  # six pictures' worth
@@ -269,8 +224,8 @@ def test_held_out_mixtures_are_of_all_pairs(bank):
 
 
 def test_a_bank_for_monochrome_images_goes_along(bank, tmp_path):
-    content = _pictures(80, 0)
-    made = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+    content = pictures(80, 0)
+    made = build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], pictures(60, 1),
                       np.ones(60), clean_false_positive_rate=0.02, seed=0, monochrome=True)  # fmt: skip
     both = replace(bank, monochrome=made)
     assert both.judge("detail", monochrome=True) is made.detail and both.judge("detail") is both.detail
@@ -292,7 +247,7 @@ def test_a_bank_for_monochrome_images_goes_along(bank, tmp_path):
 
 
 def test_monochrome_references_are_the_same_pictures_in_grey():
-    spec, image = ViewSpec(32, 1), _pictures(1, 6)[0]
+    spec, image = ViewSpec(32, 1), pictures(1, 6)[0]
     noisy = degraded(("noise",), image, (1,))
     with making_views(spec, 0, monochrome=True) as views_of:
         clean, damaged = views_of([Damage(image), Damage(image, ("noise",), (1,))])
