@@ -20,6 +20,7 @@ from fdi_lib.errors import ManifestError
 from fdi_lib.manifest import TrainManifest
 from fdi_lib.models.bank_files import ARRAYS, MONOCHROME
 from fdi_lib.models.checkpoints import file_sha256
+from fdi_lib.models.configs import read_config
 from fdi_lib.models.presets import compact_folder
 
 _ABOUT = {
@@ -49,12 +50,13 @@ def write_cards(
                 remedy = "measure the test photographs, as they are, for the cards"
                 raise ManifestError("not what cards tell", key=f"data.{key}", value=found[key], remedy=remedy)
     preset = compact_folder()
+    only_whole = read_config(preset / "bank").get("whole_only", ())
     written = []
     adapters = [path.parent for path in sorted(preset.glob("adapters/*/config.json"))]
     for folder in [preset / n for n in _ABOUT] + adapters:
         name, adapter = folder.name, folder in adapters
         file = "adapter.safetensors" if adapter else f"{name}.safetensors"
-        figures = metrics["degradations"].get(name) if adapter else None
+        figures = _of_tiles(metrics["degradations"].get(name), name in only_whole) if adapter else None
         where = sources(table, until=_trained(folder).get("pictures_added_until", "9999"))
         recipe = "manifests/banks/compact.yaml" if name == "bank" else f"manifests/train/compact/{name}.yaml"
         text = render(
@@ -161,6 +163,13 @@ def sources(table: Path, kinds: Collection[str] | None = None, until: str = "999
     taken = [row for row in rows if (kinds is None or row["kind"] in kinds) and (row.get("added") or "") <= until]
     counts = Counter((row["source_repository"], row["licence"]) for row in taken)
     return "; ".join(f"{repository} ({licence}, {n} files)" for (repository, licence), n in sorted(counts.items()))
+
+
+def _of_tiles(figures: dict[str, Any] | None, only_whole: bool) -> dict[str, Any] | None:
+    """Figures of tiles; what the classifier found says nothing of what it looks for in whole pictures only."""
+    if figures is None or not only_whole:
+        return figures
+    return {key: value for key, value in figures.items() if key not in ("found", "gain_db_classified")}
 
 
 def _shown(figures: dict[str, Any]) -> dict[str, str]:

@@ -253,7 +253,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_manifest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help="YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override of a key by its dotted path")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="override of a key by its dotted path"
+    )
 
 
 def _takes_storage(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Pack, and return the summary: images, companions, shards, bytes, ignored, output.
 
     Raises:
-        ManifestError: a place or number that can't work; nothing was written.
+        ManifestError: a place or number that can't work, or no image there; nothing was written.
         StorageRefusedError, StorageOutageError, RunConflictError: as the stores say.
     """
     options = parser().parse_args(argv)
@@ -52,7 +52,11 @@ def main(argv: list[str]) -> dict[str, Any]:
     source, dest = Store.open(options.source, storage), Store.open(options.dest, storage)
     source.check()
     dest.check(for_writing=True)
-    return pack(source, dest, options.format, options.shard_mib * 2**20)
+    summary = pack(source, dest, options.format, options.shard_mib * 2**20)
+    if not summary["images"]:
+        remedy = "name a folder or prefix that holds images"
+        raise ManifestError("holds no image", key="SOURCE", value=options.source, remedy=remedy)
+    return summary
 
 
 if __name__ == "__main__":

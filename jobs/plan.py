@@ -6,6 +6,7 @@ constant.
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from fdi_lib.core.decision import parse_route
 from fdi_lib.manifest import RestoreManifest
+from fdi_lib.manifest.locations import redact
 from fdi_lib.records import DECISION, Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
@@ -29,6 +31,7 @@ from jobs.pool import cluster
 from jobs.preflight import preflight
 from jobs.stream import decisions
 
+log = logging.getLogger(__name__)
 PLAN_FILE = "plan.parquet"
 # Where nothing was measured: one adapter on a GPU, SD 2.1-shaped, 20 steps, 512 px tiles overlapping by a quarter.
 ASSUMED_SECONDS_PER_MP = 4.0
@@ -51,6 +54,8 @@ def run(manifest: RestoreManifest, parts: Parts | None = None) -> dict[str, Any]
             for table in estimate.watch(rows):
                 writer.write_table(table)
         output.replace(PLAN_FILE, path.read_bytes())
+    if not estimate.statuses:
+        log.warning("%s holds no image", redact(manifest.source.uri))
     return estimate.summary() | {"output": output.uri(), "plan": output.uri(PLAN_FILE)}
 
 

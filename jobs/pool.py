@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -34,6 +35,7 @@ _TURN_S = 0.01  # of Ray Data's scheduling loop, see Rest
 _ANSWER_S = 10.0  # for a cluster's first word; Ray itself tries for two minutes, and then aborts the process
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00" + bytes(4)  # preface, empty SETTINGS
 _HEAP = 0.6  # of physical memory; Ray's object store takes 0.3
+_PROMISED = 2.0  # times physical memory for one pool, on this machine alone: the defaults are to run on small ones
 
 
 class Rest:
@@ -74,7 +76,8 @@ def cluster(pools: Pools, wait_s: float, *, restoring: bool = True) -> Iterator[
     """Yield how many restore actors there may be; the rest of the cluster is Ray Data's.
 
     A cluster that this process had joined already is used, and left as it is. On this machine alone, CPUs and memory
-    are promised more than once where they are short: a small machine is slow, not refused.
+    are promised to each pool where they are short: a small machine is slow, not refused, unless one pool by itself
+    needs more CPUs, or twice as much memory.
 
     Raises:
         CapacityError: this machine, or what the cluster's autoscaler may add, can never hold the smallest pools.
@@ -106,7 +109,7 @@ def joined(workers: Workers, wait_s: float = 0.0) -> Iterator[Amount]:
     ours = not ray.is_initialized()
     can_grow = not ours or bool(os.environ.get("RAY_ADDRESS"))
     if ours:
-        _start(capacity.total(workers))
+        _start(workers)
     try:
         yield _wait_for(workers, wait_s if can_grow else None)
     finally:
@@ -114,18 +117,18 @@ def joined(workers: Workers, wait_s: float = 0.0) -> Iterator[Amount]:
             ray.shutdown()
 
 
-def _start(least: Amount) -> None:
+def _start(workers: Workers) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's own handler of SIGTERM aborts a shutdown that takes more than three seconds: put ours back.
     before = signal.getsignal(signal.SIGTERM)
     try:
-        _init(least)
+        _init(workers)
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
-def _init(least: Amount) -> None:
+def _init(workers: Workers) -> None:
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
     # It says at every start that tokens are on, which is Ray's own default and as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -137,14 +140,32 @@ def _init(least: Amount) -> None:
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise _no_cluster(address, str(error).partition("\n")[0]) from error
         return
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    cpus, physical = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    _expect_room(workers, Amount(cpus, 0.0, physical))
+    least = capacity.total(workers)
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, math.ceil(least.cpus)),
+        num_cpus=max(cpus, math.ceil(least.cpus)),
         include_dashboard=False,
         _memory=max(int(physical * _HEAP), math.ceil(least.memory)),
         **quiet,
     )
+
+
+def _expect_room(workers: Workers, here: Amount) -> None:
+    """Refuse a pool that this machine could not hold if it had it to itself; GPUs are Ray's to count.
+
+    Raises:
+        CapacityError: says what it needs, and what there is.
+    """
+    most = replace(here, memory=_PROMISED * here.memory)
+    for worker, count in workers:
+        if most.holds(replace(worker, gpus=0.0)) < count:
+            need = f"{worker.cpus:g} CPUs and {worker.memory / _GIB:g} GiB"
+            raise CapacityError(
+                f"{count} worker{'s' if count > 1 else ''} of {need} can't run on this machine ({here.cpus:g} CPUs, "
+                f"{here.memory / _GIB:.1f} GiB); lower min, cpus or memory_gib, or set RAY_ADDRESS to a larger cluster"
+            )
 
 
 def _expect_answer(address: str, wait_s: float) -> None:

@@ -28,15 +28,14 @@ class Tally:
 
     Args:
         total_bytes: returns the size of the source once its listing is complete, else None; asked every ten seconds.
-        done_bytes: bytes of the source that earlier runs finished.
     """
 
-    def __init__(self, total_bytes: Callable[[], int | None] = lambda: None, done_bytes: int = 0) -> None:
+    def __init__(self, total_bytes: Callable[[], int | None] = lambda: None) -> None:
         self.counts: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
         self.decided = 0
         self.started = time.monotonic()
-        self._total_bytes, self._done_bytes = total_bytes, done_bytes
+        self._total_bytes, self._done_bytes = total_bytes, 0
         self._total: int | None = None
         self._told = self._asked = self.started
         self._bar = _bar()
@@ -51,6 +50,11 @@ class Tally:
     def elapsed_s(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.started
+
+    def begin(self, done_bytes: int) -> None:
+        """Start from what earlier runs finished, bytes of the source; it counts as no progress of this one."""
+        self._done_bytes = done_bytes
+        self._bar.reset(self._task, completed=done_bytes)
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Count one unit."""

@@ -20,6 +20,7 @@ import ray
 
 from fdi_lib.core.routing import Backlog
 from fdi_lib.manifest import RestoreManifest, StorageSettings
+from fdi_lib.manifest.locations import redact
 from fdi_lib.records import Reason, Status
 from fdi_lib.stages.decode import Decode
 from fdi_lib.storage import ledger
@@ -85,7 +86,9 @@ def _work(
         with held(job.store, on_loss=partial(dispatcher.stop, 0.0)):
             job.store.remove_unfinished()
             ledger.compact(job.store)
-            already_done = sum(ledger.counts(job.store).values()) - (again.num_rows if again is not None else 0)
+            done = ledger.finished(job.store, but=again)
+            already_done = done.num_rows
+            tally.begin(pc.sum(done["source_bytes"]).as_py() or 0)
             with finishing_on_sigterm(dispatcher.stop, limits.grace_s):
                 for counts in _finished(manifest, parts, job.store, dispatcher, tally, again):
                     tally.add(counts)
@@ -102,6 +105,8 @@ def _work(
                 job = job if again is not None else _closed(job)
             report.run(manifest.output.uri, manifest.output.storage)
             job.store.remove_unfinished()  # what was too young at the start
+            if not (already_done or tally.images or stopped_early):
+                log.warning("%s holds no image", redact(manifest.source.uri))
     return _summary(job, tally, already_done, stopped_early)
 
 

@@ -29,8 +29,9 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
 
     Returns:
         ``output, finished, images, <one key per status>, progress`` (share of the source's bytes, None if unknown),
-        ``seconds, images_per_s, eta_s`` (None if unknown), ``reasons`` and ``job`` (who holds the lease, "" for nobody;
-        a job that was killed holds it until another one takes it). Pauses between resumed runs count as time.
+        ``seconds, images_per_s, eta_s`` (None if unknown), ``reasons``, ``job`` (who holds the lease, "" for nobody; a
+        job that was killed on another machine holds it until another one takes it) and ``interrupted`` (who held it,
+        and is gone; "" for nobody). Pauses between resumed runs count as time.
 
     Raises:
         RunConflictError: no run there.
@@ -45,6 +46,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
     progress = 1.0 if found.finished else _share(pc.sum(rows["source_bytes"]).as_py() or 0, total)
     counts = Counter(rows["status"].to_pylist())
     lease = newest(found.store)
+    holder, gone = (lease.name, lease.is_gone) if lease and not lease.released else ("", False)
     return {
         "output": found.store.uri(),
         "started": found.info["started"],
@@ -56,7 +58,8 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
         "images_per_s": rows.num_rows / seconds,
         "eta_s": seconds * (1 - progress) / progress if progress else None,
         "reasons": dict(Counter(reason for reason in rows["reason"].to_pylist() if reason).most_common()),
-        "job": lease.name if lease and not lease.released else "",
+        "job": "" if gone else holder,
+        "interrupted": holder if gone else "",
     }
 
 
@@ -69,9 +72,11 @@ def text(summary: dict[str, Any]) -> str:
     """The summary for people."""
     state = f"finished {summary['finished']}" if summary["finished"] else "not finished"
     state += f", held by {summary['job']}" if summary["job"] else ""
+    state += f", interrupted ({summary['interrupted']} is gone); run again to go on" if summary["interrupted"] else ""
     speed = f"{summary['images']:,} images, {summary['images_per_s']:.2f} a second"
     if summary["progress"] is not None and not summary["finished"]:
-        speed += f"; {summary['progress']:.0%} of the bytes, about {_duration(summary['eta_s'])} left"
+        left = "" if summary["interrupted"] else f", about {_duration(summary['eta_s'])} left"
+        speed += f"; {summary['progress']:.0%} of the bytes{left}"
     lines = [f"{summary['output']}: started {summary['started']}, {state}", speed]
     lines += [f"  {status.value:<9}{summary[status.value]:>10,}" for status in Status]
     lines += [f"  {reason:<20}{count:>10,}" for reason, count in summary["reasons"].items()]

@@ -111,9 +111,10 @@ def override(tree: Tree, text: str) -> None:
     if not equals or not all(path) or "://" in key:  # not repeated: it may be a URI with a secret
         raise ManifestError("not KEY=VALUE", file=COMMAND_LINE, remedy="write restore.steps=4, for example")
     node = tree.data
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1], 1):
         if node.get(part) is None:
             node[part] = {}
+            tree.lines.setdefault(path[:depth], None)
         node = node[part]
         if not isinstance(node, dict):
             raise ManifestError(f"{part} holds a value, not keys", file=COMMAND_LINE, key=dotted(path))

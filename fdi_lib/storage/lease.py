@@ -48,6 +48,11 @@ class Generation:
         """Who holds it, for people."""
         return f"process {self.holder['pid']} on {self.holder['host']}"
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether who held it was a process that could be seen from here, and is not there."""
+        return _is_gone(self.holder)
+
 
 def newest(store: Store) -> Generation | None:
     """The generation that counts; None where nobody ever took the lease."""
@@ -162,7 +167,7 @@ def _take(store: Store, holder: dict[str, str], duration_s: float) -> int:
         return _create(store, 1, holder, duration_s)
     if _is_running(seen.holder) and not seen.released:
         raise _is_held(store, seen)
-    if not (seen.released or _is_gone(seen.holder) or time.time() > seen.expires + _SKEW_S):
+    if not (seen.released or seen.is_gone or time.time() > seen.expires + _SKEW_S):
         log.warning("%s: the lease of %s may be alive; watching it for %.0f s", store.uri(), seen.name, duration_s)
         watched_till = time.monotonic() + 1.1 * duration_s
         while time.monotonic() < watched_till:

@@ -191,6 +191,14 @@ def counts(store: Store) -> dict[str, int]:
     return found
 
 
+def finished(store: Store, but: pa.Table | None = None) -> pa.Table:
+    """``image_id`` and ``source_bytes`` of all effective rows, without those of the ids in ``but``."""
+    table = load_effective(store, ["image_id", "source_bytes"], EVERYWHERE)
+    if but is None:
+        return table
+    return table.filter(pc.invert(pc.is_in(table["image_id"], but["image_id"].combine_chunks())))
+
+
 def failed(store: Store, reason: str | None = None) -> pa.Table:
     """Effective rows that failed or wait for review, with all columns; only those of ``reason`` if it is given."""
     table = load_effective(store, folders=EVERYWHERE)

@@ -56,6 +56,7 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
     monkeypatch.setattr(cards, "compact_folder", lambda: tmp_path)
     row = {"n": 66, "psnr_in": 14.1, "gain_db": 9.2, "gain_db_classified": 4.0, "classical": "none", "found": 0.32}
     tiles = {"degradations": {"haze": row}, "clean": {"untouched": 0.975, "n": 474}}
+    tiles["degradations"]["stain"] = row  # looked for in whole pictures only
     whole = {"degradations": {"haze": row | {"n": 19}, "stain": row | {"n": 18}}, "clean": {"untouched": 0.9, "n": 50}}
     written = cards.write_cards(tiles, whole)
     assert len(written) == 3 + len(list((shipped / "adapters").iterdir()))
@@ -64,6 +65,7 @@ def test_every_folder_of_the_preset_gets_a_card_that_names_its_weights(monkeypat
         assert file_sha256(weights) in card.read_text()
     texts = {card.parent.name: card.read_text() for card in written}
     assert "19 of 14.1 dB" in texts["haze"] and "| 9.20 |" in texts["haze"]
+    assert "| 9.20 | 4.00 | none | 0.32 |" in texts["haze"] and "| 9.20 | none |" in texts["stain"]
     later = "USFWS/trail-of-tears"  # added to the list when base and adapters had been trained
     assert later in texts["encoder"] and later in texts["bank"] and later not in texts["base"] + texts["haze"]
     assert "trained with the FDI of encoder" in texts["haze"] and "BuddiesOfBudgie" in texts["base"]

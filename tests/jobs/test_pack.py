@@ -38,3 +38,12 @@ def test_refuses_what_is_not_there_or_out_of_range(source: Path, tmp_path: Path)
     with pytest.raises(ManifestError, match="--shard-mib"):
         main([str(source), str(tmp_path / "out"), "--shard-mib", "0"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["empty", "in/1.png"])
+def test_refuses_what_holds_no_image(source: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_bytes(b"x")
+    with pytest.raises(ManifestError, match="holds no image") as error:
+        main([str(tmp_path / name), str(tmp_path / "out")])
+    assert error.value.value == str(tmp_path / name) and not list((tmp_path / "out").glob("*"))

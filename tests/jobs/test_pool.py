@@ -12,9 +12,9 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from fdi_lib.errors import FDIError
+from fdi_lib.errors import CapacityError, FDIError
 from jobs.capacity import Amount
-from jobs.pool import Rest, _data_context, _expect_answer
+from jobs.pool import Rest, _data_context, _expect_answer, _expect_room
 
 
 class Server:
@@ -102,3 +102,15 @@ def test_ray_data_pauses_in_every_turn_of_its_loop(monkeypatch: pytest.MonkeyPat
     with DataContext.current(_data_context(Amount(2.0, 0.0, 1e9))):
         assert sorted(row["id"] for row in ray.data.range(4).map(lambda row: row).iter_rows()) == [0, 1, 2, 3]
     assert turns
+
+
+def test_this_machine_is_promised_to_each_pool_but_not_beyond_what_it_has() -> None:
+    here, one = Amount(2.0, 0.0, 4.0 * 2**30), Amount(1.0, 1.0, 4.0 * 2**30)
+    _expect_room([(one, 1), (one, 1), (one, 1), (Amount(900.0), 0)], here)  # slow, not refused; GPUs are Ray's to count
+    _expect_room([(one, 2)], here)
+    for worker, count in ((Amount(900.0), 1), (Amount(1.0, 0.0, 2.0**50), 1), (one, 3), (Amount(1.0), 3)):
+        with pytest.raises(
+            CapacityError, match=r"this machine \(2 CPUs, 4.0 GiB\); lower min, cpus or memory_gib"
+        ) as no:
+            _expect_room([(one, 1), (worker, count)], here)
+        assert no.value.exit_code == 2

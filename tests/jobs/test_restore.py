@@ -195,6 +195,12 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_without_images_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    summary = restore.run(manifest_for(tmp_path / "in", tmp_path / "out"), PARTS)
+    assert summary["images"] == 0 and f"{tmp_path / 'in'} holds no image" in caplog.text
+
+
 def test_images_of_one_name_all_get_their_own_place(tmp_path: Path) -> None:
     source = archive(tmp_path / "in")
     for folder, mean in (("a", 23), ("b", 99)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from fdi_lib.errors import RunConflictError
 from fdi_lib.manifest import StorageSettings
+from fdi_lib.storage.lease import Generation, held
+from fdi_lib.storage.store import Store
 from jobs import status
 from tests.jobs.finished_run import finished_run
 
@@ -36,6 +39,21 @@ def test_running_run_estimates_from_bytes(tmp_path: Path) -> None:
     info |= {"listing": None}
     path.write_text(json.dumps(info))
     assert status.run(output, StorageSettings(), now)["eta_s"] is None
+
+
+def test_a_holder_that_is_gone_is_not_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = finished_run(tmp_path)
+    path = Path(output, "run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": None}))
+    store = Store.open(output, StorageSettings())
+    with held(store, lambda: None):
+        found = status.run(output, StorageSettings())
+        assert found["job"].startswith(f"process {os.getpid()} on ") and found["interrupted"] == ""
+        assert "held by process" in status.text(found) and " left" in status.text(found)
+        monkeypatch.setattr(Generation, "is_gone", True)
+        found = status.run(output, StorageSettings())
+    assert found["job"] == "" and found["interrupted"].startswith(f"process {os.getpid()} on ")
+    assert "is gone); run again" in status.text(found) and " left" not in status.text(found)
 
 
 def test_no_run(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_overrides(load) -> None:
     [
         (GOOD + "restore:\n  stepz: 4\n", (), "m.yaml:6: restore.stepz: unknown key; did you mean restore.steps?"),
         (GOOD, ("tile_px=3",), "command line: tile_px: unknown key; did you mean restore.tile_px?"),
+        (GOOD, ("restor.steps=3",), "command line: restor: unknown key; did you mean restore?"),
         (GOOD + "restore:\n  steps: '4'\n", (), "m.yaml:6: restore.steps = '4': must be a whole number or 'auto', not"),
         (GOOD, ("restore.steps=0",), "command line: restore.steps = '0': must be greater than or equal to 1 or 'auto'"),
         (GOOD + "source: {}\n", (), "m.yaml:5: source: written twice, first on line 2"),

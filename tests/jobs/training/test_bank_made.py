@@ -44,6 +44,7 @@ def test_whole_pictures_and_what_is_looked_for_only_there(tmp_path: Path, monkey
     (tmp_path / "list.tsv").write_text("\n".join(rows) + "\n")
     monkeypatch.setattr(bank_made, "_CONTENT", 24)
     monkeypatch.setattr(bank_made, "_REFERENCES", 12)
+    monkeypatch.setattr(bank_made, "_PALE", 3)
     monkeypatch.setattr(bank_made, "_PER_PICTURE", 6)
     manifest = BankManifest.model_validate({
         "kind": "bank", "output": str(tmp_path / "bank"),
