@@ -93,7 +93,7 @@ def measure(
     decided: dict[str, list[Decision]] = {}
     ceilings = _Ceilings(restorer)
     for name, samples in data.singles.items():
-        result["degradations"][name], pictures[name], decided[name] = _single(
+        result["degradations"][name], pictures[name], decided[name] = measure_single(
             name, samples, restorer, bare, (methods or {}).get(name) or classical_method(name), pristine
         )
         result["degradations"][name] |= _rounded({"psnr_roundtrip": ceilings.mean([s.tile for s in samples])})
@@ -177,15 +177,22 @@ class _Ceilings:
         return float(np.mean([self._known[key] for key in keys]))
 
 
-def _single(
-    name: str,
-    samples: list[Sample],
-    restorer: RestorerLike,
-    bare: RestorerLike,
-    method: Method,
-    pristine: Pristine,
+def measure_single(
+    name: str, samples: list[Sample], restorer: RestorerLike, bare: RestorerLike, method: Method, pristine: Pristine
 ) -> tuple[dict[str, Any], list[np.ndarray], list[Decision]]:
-    """Return one degradation's figures, four pictures of its first sample, and the classifier's decisions."""
+    """Measure one degradation.
+
+    Args:
+        name: of it and of its adapter.
+        samples: damaged by it and nothing else; one at least.
+        restorer: what is measured.
+        bare: the same without the fidelity path.
+        method: to compare with.
+        pristine: what NIQE compares with.
+
+    Returns:
+        Its figures, four pictures of the first sample (see :func:`measure`), and the classifier's decisions.
+    """
     known = [_known([name], "progressive")] * len(samples)
     decisions = restorer.classify([s.pixels for s in samples])
     inputs = [s.pixels for s in samples]
