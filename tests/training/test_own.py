@@ -13,13 +13,13 @@ from fdi_lib.models.entry import Entry
 from fdi_lib.training.bank import build_bank, pair_moments
 from fdi_lib.training.features import features
 from fdi_lib.training.own import _four_ways, confusion, entry_from_pairs
-from tests.training.test_bank import _pictures, _Statistics
+from tests.training.plain_statistics import Statistics, pictures
 
 
 @pytest.fixture(scope="module")
 def bank() -> ReferenceBank:
-    content = _pictures(80, 0)
-    return build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+    content = pictures(80, 0)
+    return build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], pictures(60, 1),
                       np.ones(60), clean_false_positive_rate=0.02, seed=0)  # fmt: skip
 
 
@@ -28,21 +28,21 @@ def _dark(images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def test_few_pairs_of_a_new_kind_are_recognised(bank: ReferenceBank) -> None:
-    entry = entry_from_pairs("dark", _Statistics(), bank, _dark(_pictures(20, 5)), _dark(_pictures(8, 6)))
+    entry = entry_from_pairs("dark", Statistics(), bank, _dark(pictures(20, 5)), _dark(pictures(8, 6)))
     assert entry.pairs == 20 and len(entry.held_out_MD) == 8 * 4 and entry.looks == 4
     assert entry.mean_D[0] < -0.3, "brightness falls"
     grown = bank.with_entry(entry)
-    q = features(_Statistics(), [d for d, _ in _dark(_pictures(30, 7))])[1]
+    q = features(Statistics(), [d for d, _ in _dark(pictures(30, 7))])[1]
     found = [d.route for d in grown.detail.decide(q, max_adapters=2, mode="progressive")]
     assert found.count("dark") >= 27
 
 
 def test_pairs_one_after_another_give_the_fdi_of_all_at_once(bank: ReferenceBank) -> None:
-    pairs = _dark(_pictures(9, 5))
-    entry = entry_from_pairs("dark", _Statistics(), bank, iter(pairs), iter(pairs))
-    spec = _Statistics().view_spec
+    pairs = _dark(pictures(9, 5))
+    entry = entry_from_pairs("dark", Statistics(), bank, iter(pairs), iter(pairs))
+    spec = Statistics().view_spec
     degraded, clean = ([view for pair in pairs for view in _four_ways(pair[side], spec, False)] for side in (0, 1))
-    moments = pair_moments(_Statistics(), degraded, clean)
+    moments = pair_moments(Statistics(), degraded, clean)
     assert moments.count == 4 * entry.pairs == 36
     np.testing.assert_allclose(entry.tokens_TD, moments.fdi_tokens_TD, atol=1e-6)
     np.testing.assert_allclose(entry.mean_D, moments.difference.mean_D, atol=1e-6)
@@ -50,8 +50,8 @@ def test_pairs_one_after_another_give_the_fdi_of_all_at_once(bank: ReferenceBank
 
 
 def test_grey_and_sixteen_bit_pairs_count_like_others(bank: ReferenceBank) -> None:
-    deep = [(d.astype(np.uint16)[..., 0] * 257, c[..., 0]) for d, c in _dark(_pictures(8, 5))]
-    assert entry_from_pairs("dark", _Statistics(), bank, deep, deep).mean_D[0] < -0.3
+    deep = [(d.astype(np.uint16)[..., 0] * 257, c[..., 0]) for d, c in _dark(pictures(8, 5))]
+    assert entry_from_pairs("dark", Statistics(), bank, deep, deep).mean_D[0] < -0.3
 
 
 def test_the_confusion_counts_every_held_out_image_once(bank: ReferenceBank) -> None:
@@ -64,14 +64,14 @@ def test_the_confusion_counts_every_held_out_image_once(bank: ReferenceBank) -> 
 
 
 def test_pairs_are_known_in_grey_too(bank: ReferenceBank, tmp_path: Path) -> None:
-    content = _pictures(80, 0)
-    part = build_bank(_Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], _pictures(60, 1),
+    content = pictures(80, 0)
+    part = build_bank(Statistics(), "0" * 64, ("haze", "noise"), content, content[:40], pictures(60, 1),
                       np.ones(60), clean_false_positive_rate=0.02, seed=0, monochrome=True)  # fmt: skip
     both = replace(bank, monochrome=part)
-    learnt, held_out = _dark(_pictures(20, 5)), _dark(_pictures(8, 6))
-    entry = entry_from_pairs("dark", _Statistics(), both, learnt, held_out)
+    learnt, held_out = _dark(pictures(20, 5)), _dark(pictures(8, 6))
+    entry = entry_from_pairs("dark", Statistics(), both, learnt, held_out)
     of_grey = [tuple(grey(side) for side in pair) for pair in learnt]
-    expected = entry_from_pairs("dark", _Statistics(), part, of_grey, held_out)
+    expected = entry_from_pairs("dark", Statistics(), part, of_grey, held_out)
     assert entry.monochrome is not None and expected.monochrome is None
     np.testing.assert_allclose(entry.monochrome.mean_D, expected.mean_D, atol=1e-6)
     assert not np.allclose(entry.monochrome.mean_D, entry.mean_D, atol=1e-4)
@@ -82,7 +82,7 @@ def test_pairs_are_known_in_grey_too(bank: ReferenceBank, tmp_path: Path) -> Non
     np.testing.assert_allclose(again.monochrome.held_out_MD, entry.monochrome.held_out_MD, rtol=1e-3)
     grown = both.with_entry(again)
     assert grown.monochrome is not None
-    q = features(_Statistics(), [grey(d) for d, _ in _dark(_pictures(30, 7))])[1]
+    q = features(Statistics(), [grey(d) for d, _ in _dark(pictures(30, 7))])[1]
     found = [d.route for d in grown.judge("detail", monochrome=True).decide(q, max_adapters=2, mode="progressive")]
     assert found.count("dark") >= 27
     assert confusion(grown, monochrome=True).accuracy(["dark"]) > 0.8
