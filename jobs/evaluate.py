@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyvips
@@ -28,6 +28,9 @@ from fdi_lib.manifest import EvaluateDataSettings, EvaluateManifest, StorageSett
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import EvaluationSet, RestorerLike, measure
 from fdi_lib.training.pictures import Split, cut_grid, read_list, whole_pictures
+
+if TYPE_CHECKING:
+    from fdi_lib.models.restorer import Restorer
 
 _REDUCTION = 2  # averaging 2 x 2 pixels of a JPEG source makes it truly clean
 _COLUMNS = (
@@ -58,13 +61,19 @@ def run(manifest: EvaluateManifest) -> dict[str, Any]:
         ManifestError: data missing, or none of the degradations has an adapter.
         WeightsError: a checkpoint is missing or altered.
     """
+    return evaluate(manifest, lambda fidelity: restorer_of(manifest, fidelity=fidelity))
+
+
+def restorer_of(manifest: EvaluateManifest, **changes: Any) -> Restorer:
+    """Load the models that a manifest names, with changes to its ``restore`` settings.
+
+    Raises:
+        WeightsError: a checkpoint is missing or altered.
+    """
     from fdi_lib.models.restorer import Restorer  # torch is imported only when something is measured
 
-    def load(fidelity: bool) -> RestorerLike:
-        settings = manifest.restore.model_copy(update={"fidelity": fidelity})
-        return Restorer.from_settings(manifest.models, manifest.classify, settings, resident_adapters=16, batch=8)
-
-    return evaluate(manifest, load)
+    settings = manifest.restore.model_copy(update=changes)
+    return Restorer.from_settings(manifest.models, manifest.classify, settings, resident_adapters=16, batch=8)
 
 
 def evaluate(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
         ``output, finished, images, <one key per status>, progress`` (share of the source's bytes, None if unknown),
         ``seconds, images_per_s, eta_s`` (None if unknown), ``reasons``, ``job`` (who holds the lease, "" for nobody; a
         job that was killed on another machine holds it until another one takes it) and ``interrupted`` (who held it,
-        and is gone; "" for nobody). Pauses between resumed runs count as time.
+        and is gone before it was finished; "" for nobody). Pauses between resumed runs count as time.
 
     Raises:
         RunConflictError: no run there.
@@ -59,7 +59,7 @@ def run(output: str, storage: StorageSettings, now: datetime | None = None) -> d
         "eta_s": seconds * (1 - progress) / progress if progress else None,
         "reasons": dict(Counter(reason for reason in rows["reason"].to_pylist() if reason).most_common()),
         "job": "" if gone else holder,
-        "interrupted": holder if gone else "",
+        "interrupted": holder if gone and not found.finished else "",
     }
 
 

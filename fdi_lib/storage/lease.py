@@ -51,7 +51,8 @@ class Generation:
     @property
     def is_gone(self) -> bool:
         """Whether who held it was a process that could be seen from here, and is not there."""
-        return _is_gone(self.holder)
+        seen = _seen_from_here(self.holder) and _started(int(self.holder["pid"])) is not None
+        return seen and not _is_running(self.holder)
 
 
 def newest(store: Store) -> Generation | None:
@@ -224,11 +225,6 @@ def _is_running(holder: dict[str, str]) -> bool:
     if not _seen_from_here(holder) or _started(int(holder["pid"])) != holder["started"]:
         return False
     return int(holder["pid"]) != os.getpid() or holder["nonce"] in _ours
-
-
-def _is_gone(holder: dict[str, str]) -> bool:
-    """Whether the holder was a process that could be seen from here, and is not there."""
-    return _seen_from_here(holder) and _started(int(holder["pid"])) is not None and not _is_running(holder)
 
 
 def _seen_from_here(holder: dict[str, str]) -> bool:

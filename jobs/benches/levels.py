@@ -26,7 +26,7 @@ from fdi_lib.errors import FDIError
 from fdi_lib.manifest import EvaluateManifest, load_manifest
 from fdi_lib.models.pristine import load_pristine
 from fdi_lib.training.measure import RestorerLike, measure_single
-from jobs.evaluate import split_tiles
+from jobs.evaluate import restorer_of, split_tiles
 
 Damage = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # float32 HW3 in [0, 1]; the result needn't be clipped
 LEVELS: dict[str, tuple[str, Damage]] = {
@@ -48,17 +48,11 @@ def run(manifest: EvaluateManifest) -> dict[str, Any]:
         ManifestError: pictures are missing.
         WeightsError: a checkpoint is missing or altered.
     """
-    from fdi_lib.models.restorer import Restorer  # torch is imported only when something is measured
-
-    def load(fidelity: bool) -> RestorerLike:
-        settings = manifest.restore.model_copy(update={"fidelity": fidelity})
-        return Restorer.from_settings(manifest.models, manifest.classify, settings, resident_adapters=16, batch=8)
-
     data = manifest.data
     tiles = spread(
         split_tiles(data.pictures, data.uri, data.split, data.tile_px), data.tiles_per_degradation, data.seed
     )
-    return levels(tiles, load(True), load(False), data.seed)
+    return levels(tiles, restorer_of(manifest, fidelity=True), restorer_of(manifest, fidelity=False), data.seed)
 
 
 def levels(tiles: Sequence[Tile], restorer: RestorerLike, bare: RestorerLike, seed: int) -> dict[str, Any]:

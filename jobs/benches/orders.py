@@ -24,7 +24,7 @@ from fdi_lib.errors import FDIError, ManifestError
 from fdi_lib.manifest import EvaluateManifest, StorageSettings, load_manifest
 from fdi_lib.storage.store import Store
 from fdi_lib.training.measure import scores
-from jobs.evaluate import chosen_mixtures, split_tiles
+from jobs.evaluate import chosen_mixtures, restorer_of, split_tiles
 
 _CHUNK = 32  # tiles handed to the restorer at once
 ORDERS = ("best_single", "damage", "reverse", "redetected", "found", "found_redetected")
@@ -59,13 +59,7 @@ def run(manifest: EvaluateManifest) -> dict[str, Any]:
         ManifestError: pictures are missing, or fewer than two of the degradations have an adapter.
         WeightsError: a checkpoint is missing or altered.
     """
-    from fdi_lib.models.restorer import Restorer  # torch is imported only when something is measured
-
-    def load(redetect: bool) -> RestorerLike:
-        settings = manifest.restore.model_copy(update={"mode": "progressive", "redetect": redetect})
-        return Restorer.from_settings(manifest.models, manifest.classify, settings, resident_adapters=16, batch=8)
-
-    return bench(manifest, load)
+    return bench(manifest, lambda redetect: restorer_of(manifest, mode="progressive", redetect=redetect))
 
 
 def bench(manifest: EvaluateManifest, load: Callable[[bool], RestorerLike]) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def test_a_holder_that_is_gone_is_not_at_work(tmp_path: Path, monkeypatch: pytes
         assert "held by process" in status.text(found) and " left" in status.text(found)
         monkeypatch.setattr(Generation, "is_gone", True)
         found = status.run(output, StorageSettings())
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": "2026-01-01T00:00:00+00:00"}))
+        ended = status.run(output, StorageSettings())
+    assert ended["job"] == ended["interrupted"] == "", "it was done before its process ended"
     assert found["job"] == "" and found["interrupted"].startswith(f"process {os.getpid()} on ")
     assert "is gone); run again" in status.text(found) and " left" not in status.text(found)
 
